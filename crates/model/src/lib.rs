@@ -1,0 +1,18 @@
+//! The shared vocabulary of Slung: what a series, a point, a query and an aggregate *are*. No I/O.
+#![forbid(unsafe_code)]
+
+mod aggregate;
+mod catalogue;
+mod clock;
+mod key;
+mod point;
+mod query;
+
+pub use aggregate::Aggregate;
+pub use catalogue::{Catalogue, CatalogueFull};
+pub use clock::{Clock, SystemClock};
+pub use key::{DecodeError, KeyError, NAME_BYTES_MAX, SeriesId, SeriesKey, TAG_BYTES_MAX, TAGS_MAX};
+pub use point::{
+    AHEAD_MICROS_MAX, Point, PointError, ProducerId, Seq, TIMESTAMP_MAX, TIMESTAMP_MIN, TimeRange, validate_point,
+};
+pub use query::{Filter, NotLive, Op, Query, QueryError, QueryRange, Time, Window};
