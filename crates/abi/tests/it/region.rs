@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn span_is_right(address in number(), bytes in number(), memory_bytes in memory_bytes()) {
         let end = u128::from(address) + u128::from(bytes);
-        let expected = (end <= memory_bytes as u128).then(|| address as usize..end as usize);
+        let expected = (end <= memory_bytes as u128).then_some(address as usize..end as usize);
         prop_assert_eq!(span(address, bytes, memory_bytes), expected);
     }
 
