@@ -15,4 +15,7 @@ pub use key::{DecodeError, KeyError, NAME_BYTES_MAX, SeriesId, SeriesKey, TAG_BY
 pub use point::{
     AHEAD_MICROS_MAX, Point, PointError, ProducerId, Seq, TIMESTAMP_MAX, TIMESTAMP_MIN, TimeRange, validate_point,
 };
-pub use query::{Filter, NotLive, Op, Query, QueryError, QueryRange, Time, Window};
+pub use query::{
+    Filter, NotLive, Op, QUERY_BYTES_MAX, QUERY_NESTING_MAX, QUERY_SERIES_MAX, QUERY_TAGS_MAX, Query, QueryError,
+    QueryRange, Time, Window,
+};
