@@ -1,0 +1,172 @@
+//! The command line: what there is to say, with its help. What each command does is in the module of its name.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Functions that run next to live data, with its whole history at hand.
+#[derive(Debug, Parser)]
+#[command(name = "slung", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to log, to stderr: error, warn, info, debug, trace, or a filter such as `info,slung_net=debug`.
+    #[arg(long, global = true, env = "SLUNG_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: take events, store them, run workflows.
+    Serve(ServeArgs),
+    /// Send events from a file or stdin as a producer, and print what workflows send back.
+    Write(WriteArgs),
+    /// Ask a running server's history.
+    Query(QueryArgs),
+    /// Check that a WebAssembly module is a workflow that this server would load, without running it.
+    Check(CheckArgs),
+    /// Watch a workflow raise alerts on a real machine's temperatures, and judge it against the labelled failures.
+    Demo(DemoArgs),
+}
+
+/// `slung serve`
+#[derive(Debug, Args, Default)]
+#[command(after_help = "\
+Flags override the configuration file. Example:
+  slung serve --data /var/lib/slung --workflow alert=target/workflows/threshold-alert.wasm
+
+Stop it with Ctrl-C or SIGTERM: it stops accepting, stores what it has received, and ends.")]
+pub(crate) struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:2077]. There is no access control yet: keep it on loopback or
+    /// behind a proxy that has one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Data directory; made if it is not there [default: slung-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// A workflow to run; may be given several times.
+    #[arg(long = "workflow", value_name = "NAME=FILE.wasm", value_parser = named_file)]
+    pub(crate) workflows: Vec<(String, PathBuf)>,
+    /// A place that workflows may call by HTTP although it is not a public address on port 80 or 443: HOST[:PORT], or
+    /// addresses as CIDR; may be given several times.
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) allow_hosts: Vec<String>,
+}
+
+/// `slung write`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or
+microseconds since 1970. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
+\"series\" and \"tags\". Which of the two it is shows in the first character. Example:
+  slung write temps.csv --series temperature --tag machine=1 --speed 3600x")]
+pub(crate) struct WriteArgs {
+    /// File to read; `-` is stdin.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Name of the series that the events belong to.
+    #[arg(long, value_name = "NAME", default_value = "value")]
+    pub(crate) series: String,
+    /// A tag of the series, usually key=value; may be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// Send as fast as the events' own times say, so many times faster: 1x is real time. Without it, at full speed.
+    #[arg(long, value_name = "TIMES", value_parser = speed)]
+    pub(crate) speed: Option<f64>,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:2077/")]
+    pub(crate) url: String,
+    /// How long to wait, after the last event, for what workflows still send, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) wait: f64,
+}
+
+/// `slung query`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slung query 'AVG:temperature:[machine=1]:[1h]'
+  slung query 'COUNT:temperature:[]' --json")]
+pub(crate) struct QueryArgs {
+    /// The query, for example `AVG:temp:[sensor=1]:[5m]`.
+    pub(crate) query: String,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+    /// Print the server's whole answer as JSON instead of the value.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `slung check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The module.
+    #[arg(value_name = "FILE.wasm")]
+    pub(crate) file: PathBuf,
+}
+
+/// `slung demo`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where threshold-alert.wasm is.
+    #[arg(long, value_name = "DIR", default_value = "target/workflows")]
+    pub(crate) workflows: PathBuf,
+    /// Readings as CSV; `windows.json` beside it labels the failures.
+    #[arg(long, value_name = "FILE", default_value = "workflows/data/machine_temperature_system_failure.csv")]
+    pub(crate) data: PathBuf,
+    /// Readings sent per second. Slow enough that the workflow keeps up with each one: its queue holds 1,024.
+    #[arg(long, value_name = "N", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: u32,
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("expected NAME=FILE.wasm, for example alert=threshold-alert.wasm".to_owned()),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.strip_suffix(['x', 'X']).unwrap_or(text).parse() {
+        Ok(times) if f64::is_finite(times) && times > 0.0 => Ok(times),
+        _ => Err("expected a factor above 0, for example 60x".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds from 0 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_checked_while_parsing() {
+        assert_eq!(speed("60x"), Ok(60.0));
+        assert_eq!(speed("0.5"), Ok(0.5));
+        for bad in ["", "x", "0x", "-1x", "infx", "NaN", "60y"] {
+            assert!(speed(bad).is_err(), "{bad}");
+        }
+        assert_eq!(named_file("a=b=c.wasm"), Ok(("a".to_owned(), "b=c.wasm".into())));
+        for bad in ["", "a", "=b", "a="] {
+            assert!(named_file(bad).is_err(), "{bad}");
+        }
+    }
+}

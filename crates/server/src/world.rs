@@ -1,0 +1,124 @@
+//! What a workflow can reach: the host's trait on top of the engine, the producers' connections and the HTTP client.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use slung_abi::EventRef;
+use slung_engine::Engine;
+use slung_host::{HttpMethod, NewEvent, Refusal, World};
+use slung_live::{HandleId, Subscriber, Update};
+use slung_model::{Point, Query, Seq, SeriesKey};
+use slung_net::{HttpClient, Producers};
+use tokio::sync::watch;
+
+/// The parts that every workflow's world shares.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    /// History and live queries.
+    pub(crate) engine: Arc<Engine>,
+    /// What the engine has committed.
+    pub(crate) durable: watch::Receiver<Seq>,
+    /// The connections that may be answered.
+    pub(crate) producers: Producers,
+    /// The way to everybody else.
+    pub(crate) http: HttpClient,
+}
+
+/// The world of one running workflow; its subscriptions end with it.
+pub(crate) struct WorkflowWorld {
+    around: Surroundings,
+    subscriber: Arc<Subscriber>,
+}
+
+impl WorkflowWorld {
+    /// Nothing is subscribed yet.
+    pub(crate) fn new(around: Surroundings) -> Self {
+        let subscriber = around.engine.subscriber();
+        Self { around, subscriber }
+    }
+}
+
+impl Drop for WorkflowWorld {
+    fn drop(&mut self) {
+        self.around.engine.remove(&self.subscriber);
+    }
+}
+
+fn refusal(error: impl std::fmt::Display) -> Refusal {
+    Refusal(error.to_string())
+}
+
+impl World for WorkflowWorld {
+    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
+        let query = Query::parse(query).map_err(refusal)?;
+        let handle = self.around.engine.subscribe(&self.subscriber, &query).map_err(refusal)?;
+        Ok(handle.get())
+    }
+
+    fn free(&self, id: u64) -> bool {
+        HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscriber, handle))
+    }
+
+    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+        self.subscriber.try_next(HandleId::new(id)?).map(|update| event_json(&update))
+    }
+
+    fn has_waiting(&self, id: u64) -> bool {
+        HandleId::new(id).is_some_and(|handle| self.subscriber.has_waiting(handle))
+    }
+
+    fn arrivals(&self) -> u64 {
+        self.subscriber.arrivals()
+    }
+
+    fn wake_on_arrival(&self, waker: &Waker) {
+        self.subscriber.wake_on_arrival(waker);
+    }
+
+    fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
+        let answer = Query::parse(query)
+            .map_err(refusal)
+            .and_then(|query| self.around.engine.query(&query).map_err(refusal))
+            .map(|answer| answer.value.unwrap_or(0.0));
+        std::future::ready(answer).boxed()
+    }
+
+    fn write(&self, event: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
+        let NewEvent { timestamp, value, series, tags } = event;
+        let point = SeriesKey::new(series, tags)
+            .map_err(refusal)
+            .and_then(|key| self.around.engine.resolve(&key).map_err(refusal))
+            .map(|series| Point { series, timestamp, value });
+        async move {
+            let point = point?;
+            let mut durable = self.around.durable.clone();
+            loop {
+                // Marked before the attempt: a commit between the two must not be waited for.
+                durable.borrow_and_update();
+                match self.around.engine.try_write(None, &[point]) {
+                    Err(slung_engine::Error::Busy) => durable.changed().await.map_err(refusal)?,
+                    other => return other.map(drop).map_err(refusal),
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal> {
+        self.around.producers.send(producer, data).map_err(refusal)
+    }
+
+    fn writeback_http(&self, method: HttpMethod, url: &str, body: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
+        todo!()
+    }
+}
+
+/// The event as the guest reads it.
+fn event_json(update: &Update) -> Arc<[u8]> {
+    let tags: Vec<&str> = update.key.tags().collect();
+    let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
+    let (sum, count) = update.state.unzip();
+    let event = EventRef { timestamp: update.timestamp, value: update.value, tags: &tags, producers: &producers, sum, count };
+    serde_json::to_vec(&event).expect("finite numbers and strings have a JSON form").into()
+}

@@ -1,0 +1,81 @@
+//! What a server holds after it ended, in whichever way.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::server::{Server, slung};
+
+#[tokio::test]
+async fn an_orderly_stop_keeps_every_event_and_tells_the_producers() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let mut producer = server.connect().await;
+    for index in 0..10_000 {
+        producer.event("s", &["a=1"], index, 1.0).await;
+    }
+    assert!(producer.has_nothing_waiting().await);
+    let stopping = tokio::task::spawn_blocking(move || server.terminate());
+    assert_eq!(producer.close_code().await, Some(1012));
+    assert!(stopping.await.unwrap().success());
+
+    let server = Server::start(folder.path(), &[]);
+    assert_eq!(server.query("COUNT:s:[a=1]"), 10_000.0);
+    assert!(!server.log().contains("trimmed"), "{}", server.log());
+}
+
+/// A server that is killed while events stream in, as fast as a producer can send them.
+#[test]
+fn kill_in_the_middle_of_a_stream_loses_nothing_that_was_stored_a_second_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let mut child = slung()
+        .args(["write", "-", "--series", "s", "--wait", "0", "--url", &server.ws_url()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        writeln!(stdin, "timestamp,value").unwrap();
+        // Ends with the pipe, when the sender has lost its server.
+        for index in 0_u64.. {
+            if writeln!(stdin, "{},{}", 1_700_000_000_000_000_u64 + index, index % 100).is_err() {
+                return;
+            }
+        }
+    });
+    server.wait_until("some are stored", |server| server.query("COUNT:s:[]").as_f64() > Some(20_000.0));
+    let stored = server.query("COUNT:s:[]").as_f64().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    server.kill();
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "the sender notices");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("events sent"), "{error}");
+
+    // A write that the power cut short, at the end of whatever the log was.
+    let log = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|ending| ending == "log")).max().expect("a log");
+    let length = fs::metadata(&log).unwrap().len();
+    fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(&[7; 13]).unwrap();
+
+    let server = Server::start(folder.path(), &[]);
+    let count = server.query("COUNT:s:[]").as_f64().unwrap();
+    assert!(count >= stored, "{stored} were stored a second before the end, {count} are there");
+    // In order and without a hole: the timestamps count up from the first.
+    let last = 1_700_000_000_000_000.0 + count - 1.0;
+    assert_eq!(server.query(&format!("COUNT:s:[]:[1700000000000000,{last}]")), count);
+    let line = server.wait_for_log("trimmed");
+    assert!(line.contains(log.file_name().unwrap().to_str().unwrap()), "{line}");
+    // What the kill itself cut short may lie before the thirteen bytes.
+    let offset = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
+    assert!(offset.clone().any(|offset| offset <= length && offset > 0), "{line} names no offset up to {length}");
+
+    // And the trimmed log takes new events.
+    drop(server);
+    let server = Server::start(folder.path(), &[]);
+    assert_eq!(server.query("COUNT:s:[]"), count);
+    assert!(!server.log().contains("trimmed"), "{}", server.log());
+}
