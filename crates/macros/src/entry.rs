@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, ItemFn, ReturnType, Signature};
+use syn::{Error, ItemFn, ReturnType, Safety, Signature};
 
 /// The function as it was, and beside it the export `call`.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -60,7 +60,7 @@ fn check(signature: &Signature) -> Result<(), Error> {
     if let Some(place) = &signature.asyncness {
         refuse(place, "a workflow is not async: it waits by polling, which costs nothing while nothing arrives");
     }
-    if let Some(place) = &signature.unsafety {
+    if let Safety::Unsafe(place) = &signature.safety {
         refuse(place, "the host calls `main`, so it can't be unsafe");
     }
     if let Some(place) = &signature.abi {
