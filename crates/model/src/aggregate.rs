@@ -6,8 +6,8 @@ use crate::Op;
 /// chunk on disk, a pane of a window and a query over many series are the same thing.
 ///
 /// The sum is compensated (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974): its
-/// error does not grow with the number of values. A sum that leaves the finite range stays at the largest finite value of
-/// its sign, and says so in [`Aggregate::is_saturated`].
+/// error does not grow with the number of values. It may leave the finite range on the way and come back; one that ends
+/// outside answers the largest finite value of its sign, and [`Aggregate::is_saturated`] says so.
 ///
 /// ```
 /// use slung_model::{Aggregate, Op};
@@ -20,12 +20,16 @@ use crate::Op;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aggregate {
     count: u64,
+    /// The sum is `carry * 2^1024 + sum + compensation`.
     sum: f64,
     compensation: f64,
+    carry: i64,
     min: f64,
     max: f64,
-    saturated: bool,
 }
+
+/// 2^1022, a quarter of what one carry stands for: 2^1024 itself is no finite number.
+const QUARTER_CARRY: f64 = f64::from_bits(0x7FD0_0000_0000_0000);
 
 impl Default for Aggregate {
     fn default() -> Self {
@@ -36,7 +40,7 @@ impl Default for Aggregate {
 impl Aggregate {
     /// Over no value at all.
     pub const EMPTY: Self =
-        Self { count: 0, sum: 0.0, compensation: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, saturated: false };
+        Self { count: 0, sum: 0.0, compensation: 0.0, carry: 0, min: f64::INFINITY, max: f64::NEG_INFINITY };
 
     /// Over those values, each finite.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
@@ -59,24 +63,50 @@ impl Aggregate {
     /// Takes all that the other one has seen.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
+        self.carry += other.carry;
         self.add(other.sum);
         self.add(other.compensation);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.saturated |= other.saturated;
     }
 
     fn add(&mut self, value: f64) {
         let total = self.sum + value;
-        if !total.is_finite() {
-            self.sum = f64::MAX.copysign(total);
-            self.compensation = 0.0;
-            self.saturated = true;
-            return;
+        if total.is_infinite() {
+            return self.add_and_carry(value);
         }
-        self.compensation +=
-            if self.sum.abs() >= value.abs() { (self.sum - total) + value } else { (value - total) + self.sum };
+        self.compensation += rounded_off(self.sum, value, total);
         self.sum = total;
+    }
+
+    /// The same by halves, where the sum leaves the finite range. Nothing more is lost: halving such numbers is exact, and
+    /// so is taking 2^1023 from a half that lies between that and its double.
+    #[cold]
+    fn add_and_carry(&mut self, value: f64) {
+        let (a, b) = (self.sum / 2.0, value / 2.0);
+        let half = a + b;
+        self.compensation += 2.0 * rounded_off(a, b, half);
+        self.sum = 2.0 * (half - (2.0 * QUARTER_CARRY).copysign(half));
+        self.carry += if half > 0.0 { 1 } else { -1 };
+    }
+
+    /// The sum, infinite where it is out of range.
+    fn total(&self) -> f64 {
+        if self.carry == 0 {
+            return self.sum + self.compensation;
+        }
+        4.0 * (self.carry as f64 * QUARTER_CARRY + self.sum / 4.0 + self.compensation / 4.0)
+    }
+
+    fn mean(&self) -> f64 {
+        let count = self.count as f64;
+        let mean = if self.carry == 0 {
+            self.sum() / count
+        } else {
+            4.0 * (self.carry as f64 / count * QUARTER_CARRY + self.sum / count / 4.0 + self.compensation / count / 4.0)
+        };
+        // Rounding must not carry it past the values: the mean of 0.1, 0.1 and 0.1 is 0.1.
+        mean.max(self.min).min(self.max)
     }
 
     /// How many values; exact up to 2^53 as a number of the query language.
@@ -86,29 +116,30 @@ impl Aggregate {
 
     /// Their sum, always finite; 0 over none.
     pub fn sum(&self) -> f64 {
-        (self.sum + self.compensation).clamp(f64::MIN, f64::MAX)
+        self.total().clamp(f64::MIN, f64::MAX)
     }
 
-    /// Whether a sum left the finite range on the way.
+    /// Whether the sum is outside of the finite range, so that [`Aggregate::sum`] answers the nearest number inside.
     pub fn is_saturated(&self) -> bool {
-        self.saturated
+        self.total().is_infinite()
     }
 
     /// What an operator answers: `None` where there is nothing to tell, which is [`Op::Raw`] always, and everything but
     /// COUNT over no value at all.
     pub fn value(&self, op: Op) -> Option<f64> {
-        if op == Op::Count {
-            return Some(self.count as f64);
-        }
-        if self.count == 0 {
-            return None;
-        }
         match op {
-            Op::Avg => Some(self.sum() / self.count as f64),
+            Op::Count => Some(self.count as f64),
+            Op::Raw => None,
+            _ if self.count == 0 => None,
+            Op::Avg => Some(self.mean()),
             Op::Min => Some(self.min),
             Op::Max => Some(self.max),
             Op::Sum => Some(self.sum()),
-            Op::Count | Op::Raw => None,
         }
     }
+}
+
+/// What is lost where `a + b` is rounded to `total`, exactly.
+fn rounded_off(a: f64, b: f64, total: f64) -> f64 {
+    if a.abs() >= b.abs() { (a - total) + b } else { (b - total) + a }
 }

@@ -2,6 +2,7 @@
 //! and on disk.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest series name, bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
@@ -22,7 +23,7 @@ impl SeriesId {
 }
 
 /// A series: its name, and its tags in byte order, each once. Compared by its parts, so the name `a,b=1` without tags is
-/// not the name `a` with the tag `b=1`.
+/// not the name `a` with the tag `b=1`. Cloning shares the text.
 ///
 /// ```
 /// use slung_model::SeriesKey;
@@ -30,11 +31,18 @@ impl SeriesId {
 /// assert_eq!(key.tags().collect::<Vec<_>>(), ["env=prod", "sensor=1"]);
 /// # Ok::<(), slung_model::KeyError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesKey {
-    name: Box<str>,
-    tags: Box<[Box<str>]>,
+    /// The name, then each tag with a [`SEPARATOR`] before it. The separator sorts below every other character and is
+    /// refused in names and tags, so comparing the text is comparing the parts.
+    text: Arc<str>,
+    /// Follows from the text, as the next one does; kept so that the parts need not be counted. 1 to [`NAME_BYTES_MAX`].
+    name_bytes: u16,
+    /// At most [`TAGS_MAX`].
+    tag_count: u16,
 }
+
+const SEPARATOR: char = '\0';
 
 /// Why a name with tags is no series key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +53,7 @@ pub enum KeyError {
     /// The name is longer than [`NAME_BYTES_MAX`].
     #[error("the series name has {0} bytes, at most {NAME_BYTES_MAX} are allowed")]
     NameTooLong(usize),
-    /// More than [`TAGS_MAX`] tags.
+    /// More than [`TAGS_MAX`] tags; the number may be only the first that is too many.
     #[error("{0} tags, at most {TAGS_MAX} are allowed")]
     TooManyTags(usize),
     /// A tag is longer than [`TAG_BYTES_MAX`].
@@ -112,47 +120,54 @@ impl SeriesKey {
             return Err(KeyError::NameTooLong(name.len()));
         }
         refuse_control(name, None)?;
-        let mut sorted: Vec<Box<str>> = Vec::new();
-        for (index, tag) in tags.into_iter().enumerate() {
-            let tag = tag.as_ref();
-            if index == TAGS_MAX {
-                return Err(KeyError::TooManyTags(index + 1));
-            }
+        let tags: Vec<T> = tags.into_iter().take(TAGS_MAX + 1).collect();
+        if tags.len() > TAGS_MAX {
+            return Err(KeyError::TooManyTags(tags.len()));
+        }
+        let mut sorted: Vec<&str> = Vec::with_capacity(tags.len());
+        for (index, tag) in tags.iter().map(AsRef::as_ref).enumerate() {
             if tag.len() > TAG_BYTES_MAX {
                 return Err(KeyError::TagTooLong { index, bytes: tag.len() });
             }
             refuse_control(tag, Some(index))?;
-            sorted.push(tag.into());
+            sorted.push(tag);
         }
         sorted.sort_unstable();
         sorted.dedup();
-        Ok(Self { name: name.into(), tags: sorted.into() })
+        let mut text = String::with_capacity(name.len() + sorted.iter().map(|tag| 1 + tag.len()).sum::<usize>());
+        text.push_str(name);
+        for tag in &sorted {
+            text.push(SEPARATOR);
+            text.push_str(tag);
+        }
+        Ok(Self { text: text.into(), name_bytes: as_u16(name.len()), tag_count: as_u16(sorted.len()) })
     }
 
     /// The series' name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[..usize::from(self.name_bytes)]
     }
 
     /// The tags in byte order, each once.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.tags.iter().map(AsRef::as_ref)
+        // Without tags there is no separator behind the name.
+        let rest = self.text.get(usize::from(self.name_bytes) + 1..).unwrap_or_default();
+        Tags { rest, left: usize::from(self.tag_count) }
     }
 
     /// Whether it carries exactly that tag.
     pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags.binary_search_by(|own| own.as_ref().cmp(tag)).is_ok()
+        self.tags().any(|own| own == tag)
     }
 
     /// Appends the key's bytes: name length and tag count as u16, the name, then each tag with its length as u16 before
     /// it; little-endian. It is the tail of an event in the ingest wire format, and the key in the log.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let length = |text: &str| u16::try_from(text.len()).expect("checked against the limits in `new`").to_le_bytes();
-        out.extend_from_slice(&length(&self.name));
-        out.extend_from_slice(&u16::try_from(self.tags.len()).expect("at most TAGS_MAX").to_le_bytes());
-        out.extend_from_slice(self.name.as_bytes());
-        for tag in &self.tags {
-            out.extend_from_slice(&length(tag));
+        out.extend_from_slice(&self.name_bytes.to_le_bytes());
+        out.extend_from_slice(&self.tag_count.to_le_bytes());
+        out.extend_from_slice(self.name().as_bytes());
+        for tag in self.tags() {
+            out.extend_from_slice(&as_u16(tag.len()).to_le_bytes());
             out.extend_from_slice(tag.as_bytes());
         }
     }
@@ -188,8 +203,46 @@ impl SeriesKey {
 /// The name, then the tags in braces: `temp{env=prod,sensor=1}`. For people; see [`SeriesKey::encode`] for machines.
 impl fmt::Display for SeriesKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{{{}}}", self.name, self.tags.join(","))
+        write!(f, "{}{{", self.name())?;
+        for (index, tag) in self.tags().enumerate() {
+            write!(f, "{}{tag}", if index == 0 { "" } else { "," })?;
+        }
+        f.write_str("}")
     }
+}
+
+impl fmt::Debug for SeriesKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tags: Vec<&str> = self.tags().collect();
+        f.debug_struct("SeriesKey").field("name", &self.name()).field("tags", &tags).finish()
+    }
+}
+
+struct Tags<'a> {
+    rest: &'a str,
+    /// How many tags `rest` holds: an empty rest may be no tag, or one that is empty.
+    left: usize,
+}
+
+impl<'a> Iterator for Tags<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.left = self.left.checked_sub(1)?;
+        let (tag, rest) = self.rest.split_once(SEPARATOR).unwrap_or((self.rest, ""));
+        self.rest = rest;
+        Some(tag)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Tags<'_> {}
+
+fn as_u16(length: usize) -> u16 {
+    u16::try_from(length).expect("every limit of a key is below 65,536")
 }
 
 fn refuse_control(text: &str, tag: Option<usize>) -> Result<(), KeyError> {

@@ -1,4 +1,6 @@
 //! The shared vocabulary of Slung: what a series, a point, a query and an aggregate *are*. No I/O.
+//!
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod aggregate;
