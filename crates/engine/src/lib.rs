@@ -1,1 +1,10 @@
-//! Skeleton.
+//! The time-series engine as one thing: history and live queries without a gap between them.
+//!
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+
+pub use engine::{Answer, Engine, Options, Stats};
+pub use error::Error;

@@ -145,8 +145,8 @@ impl Points {
     fn append(&mut self, entry: Entry) {
         self.len += 1;
         self.behind.push(entry.value);
-        let has_room = self.blocks_behind() > 0
-            && self.blocks.back().is_some_and(|block| block.entries.len() < BLOCK_POINTS_MAX);
+        let has_room =
+            self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.entries.len() < BLOCK_POINTS_MAX);
         if has_room && let Some(block) = self.blocks.back_mut() {
             block.entries.push(entry);
             block.total.push(entry.value);

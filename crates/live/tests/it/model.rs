@@ -85,11 +85,8 @@ impl Watched {
     /// The end of a sliding window: the newest event time, and what has passed since something last came in.
     fn end(&self, passed: i64) -> i64 {
         let newest = self.newest().unwrap().1.timestamp;
-        let arrival = if self.seen.len() > self.stored {
-            self.seen.last().unwrap().0
-        } else {
-            self.newest().unwrap().0
-        };
+        let arrival =
+            if self.seen.len() > self.stored { self.seen.last().unwrap().0 } else { self.newest().unwrap().0 };
         newest + (passed - arrival).max(0)
     }
 

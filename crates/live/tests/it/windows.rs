@@ -88,8 +88,7 @@ fn sliding_goes_by_event_time_with_both_ends_in_it() {
 #[test]
 fn a_silent_source_empties_its_window() {
     let mut world = World::new(1);
-    let handles =
-        ["COUNT", "SUM", "AVG", "MIN", "MAX"].map(|op| world.subscribe(&format!("{op}:temp:[]:[10s]")));
+    let handles = ["COUNT", "SUM", "AVG", "MIN", "MAX"].map(|op| world.subscribe(&format!("{op}:temp:[]:[10s]")));
     for second in [0, 5, 8] {
         world.now = TODAY + second * SECOND;
         world.write_as(1, &[at(world.now, (second + 1) as f64)]);

@@ -1,0 +1,366 @@
+//! The join: one order for what is stored and what live queries see.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use slung_live::{HandleId, Live, Subscriber, WindowStats};
+use slung_model::{
+    AHEAD_MICROS_MAX, Clock, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange, Window, validate_point,
+};
+use slung_store::{Recovery, Snapshot, Store, Vfs};
+
+use crate::Error;
+
+/// What can be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The store's.
+    pub store: slung_store::Options,
+    /// The live queries'.
+    pub live: slung_live::Options,
+    /// How far ahead of the clock a timestamp may be, microseconds; [`AHEAD_MICROS_MAX`], 24 hours, by default.
+    pub ahead_micros_max: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            store: slung_store::Options::default(),
+            live: slung_live::Options::default(),
+            ahead_micros_max: AHEAD_MICROS_MAX,
+        }
+    }
+}
+
+/// What a historical query answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The aggregate, or the latest value for a raw query. `None` where there is no point, but for COUNT, which is 0 then.
+    pub value: Option<f64>,
+    /// How many points the value is made of.
+    pub count: u64,
+    /// The time that was asked for, both ends included, with the clock as it was.
+    pub range: TimeRange,
+    /// The latest point, for a raw query: the greatest timestamp; of several series with the same, the one written last.
+    pub latest: Option<Point>,
+}
+
+/// What there is to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// In the store.
+    pub store: slung_store::Stats,
+    /// Among the live queries; each subscriber counts its updates.
+    pub live: slung_live::Stats,
+    /// Historical queries that were answered.
+    pub queries: u64,
+    /// Those of them whose sum left the finite range.
+    pub sums_saturated: u64,
+}
+
+/// A time-series store and the live queries over what is written to it. Shared by any number of threads, usually in an
+/// [`Arc`]. See the crate's documentation for an example.
+///
+/// A write is stored and seen by live queries under one lock, in one order. A subscription takes what is stored, and its
+/// place in the stream, under the same lock: every point is in exactly one of the two.
+pub struct Engine {
+    store: Store,
+    /// The lock that orders writes and subscriptions. Nothing is waited for while it is held.
+    joined: Mutex<Joined>,
+    clock: Arc<dyn Clock>,
+    ahead_micros_max: i64,
+    commits: Arc<Commits>,
+    queries: AtomicU64,
+    sums_saturated: AtomicU64,
+}
+
+struct Joined {
+    live: Live,
+    /// How many series, in the order of their ids, `live` was told of. Those before it was there come with a subscription.
+    announced: u32,
+}
+
+/// Counts commits, so that a writer without room can wait for one.
+#[derive(Default)]
+struct Commits {
+    count: Mutex<u64>,
+    next: Condvar,
+}
+
+impl Commits {
+    fn count(&self) -> MutexGuard<'_, u64> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self) {
+        *self.count() += 1;
+        self.next.notify_all();
+    }
+
+    fn wait_past(&self, seen: u64) {
+        let passed = self.next.wait_while(self.count(), |count| *count == seen);
+        drop(passed.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Engine {
+    /// Opens the engine on a directory, which is made if it is not there. All of what is stored is read first.
+    ///
+    /// # Errors
+    /// [`Error::Store`], as [`Store::open`] says.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Recovery), Error> {
+        let (store, recovery) = Store::open(vfs, dir, options.store)?;
+        let commits = Arc::new(Commits::default());
+        store.on_commit({
+            let commits = Arc::clone(&commits);
+            move |_| commits.add()
+        });
+        let announced = u32::try_from(recovery.series).expect("series ids are u32");
+        let engine = Self {
+            store,
+            joined: Mutex::new(Joined { live: Live::new(options.live), announced }),
+            clock,
+            ahead_micros_max: options.ahead_micros_max,
+            commits,
+            queries: AtomicU64::new(0),
+            sums_saturated: AtomicU64::new(0),
+        };
+        Ok((engine, recovery))
+    }
+
+    /// The id of a series, which is made known if it was not.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] and [`Error::Store`], as [`Store::resolve`] says.
+    pub fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, Error> {
+        // Live queries hear of a new one with the first write of it, under the lock that they need for it.
+        Ok(self.store.resolve(key)?.0)
+    }
+
+    /// The key of a series; `None` for an id that was not given out.
+    pub fn key(&self, series: SeriesId) -> Option<Arc<SeriesKey>> {
+        self.store.key(series)
+    }
+
+    /// Writes points, all of them or none, in their order. On return they are visible to every query, and every live query
+    /// that they feed has its updates; durable once [`Engine::durable_through`] has reached the answer. `producer` is the
+    /// connection that they came by.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Point`], [`Error::Store`] as [`Store::try_write`] says, [`Error::Panicked`]. Nothing has
+    /// happened then.
+    pub fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, Error> {
+        self.validate(points)?;
+        self.put(producer, points)
+    }
+
+    /// As [`Engine::try_write`], but waits for room. Others write and subscribe while it waits. Not for use in a listener
+    /// of [`Engine::on_commit`].
+    ///
+    /// # Errors
+    /// As [`Engine::try_write`], without [`Error::Busy`].
+    pub fn write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, Error> {
+        self.validate(points)?;
+        loop {
+            // Read before the attempt: the commit that makes room may be done right after it.
+            let seen = *self.commits.count();
+            match self.put(producer, points) {
+                Err(Error::Busy) => self.commits.wait_past(seen),
+                done => return done,
+            }
+        }
+    }
+
+    fn validate(&self, points: &[Point]) -> Result<(), Error> {
+        let now = self.clock.now_micros();
+        for (index, point) in points.iter().enumerate() {
+            validate_point(point.timestamp, point.value, now, self.ahead_micros_max)
+                .map_err(|reason| Error::Point { index, reason })?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, Error> {
+        let mut joined = self.lock()?;
+        let seq = self.store.try_write(points)?;
+        if let Some(newest) = points.iter().map(|point| point.series).max() {
+            joined.announce(&self.store, newest);
+        }
+        let wakes = joined.live.apply(producer, points, self.clock.now_micros());
+        drop(joined);
+        // Waking is somebody else's code, and may take longer than all of the above.
+        drop(wakes);
+        Ok(seq)
+    }
+
+    /// Answers a query over what is stored now.
+    ///
+    /// # Errors
+    /// None that the present store has; [`Error::Store`] is for one that reads from disk.
+    pub fn query(&self, query: &Query) -> Result<Answer, Error> {
+        let range = query.time_range(self.clock.now_micros());
+        let snapshot = self.store.snapshot(&self.store.select(query), range);
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        if query.op() == Op::Raw {
+            let latest = snapshot.last();
+            return Ok(Answer { value: latest.map(|point| point.value), count: latest.iter().len() as u64, range, latest });
+        }
+        let total = snapshot.aggregate();
+        if total.is_saturated() && matches!(query.op(), Op::Sum | Op::Avg) {
+            self.sums_saturated.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Answer { value: total.value(query.op()), count: total.count(), range, latest: None })
+    }
+
+    /// A subscriber with queues as the options say.
+    pub fn subscriber(&self) -> Arc<Subscriber> {
+        self.lock_anyhow().live.subscriber()
+    }
+
+    /// Registers a live query: its updates come to `subscriber`. It starts from what is stored, where its range says so, and
+    /// sees every later write; no point is in both, none is in neither. Writers wait meanwhile, some 60 ns for each stored
+    /// point of the range.
+    ///
+    /// # Errors
+    /// [`Error::Live`], [`Error::Panicked`].
+    pub fn subscribe(&self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<HandleId, Error> {
+        let window = query.window().map_err(slung_live::Error::from)?;
+        let mut joined = self.lock()?;
+        let ids = self.store.select(query);
+        let history = self.history(query.op(), window, &ids);
+        let series = ids.iter().filter_map(|id| Some((*id, self.store.key(*id)?)));
+        let points = history.iter().flat_map(Snapshot::points);
+        Ok(joined.live.subscribe(subscriber, query, series, points, self.clock.now_micros())?)
+    }
+
+    /// What a live query starts from.
+    fn history(&self, op: Op, window: Window, series: &[SeriesId]) -> Option<Snapshot> {
+        let range = match window {
+            Window::Running => return None,
+            Window::Absolute(_) if op == Op::Raw => return None,
+            Window::Absolute(range) => range,
+            Window::Sliding { width_micros } => {
+                let end = self.store.snapshot(series, TimeRange::ALL).last()?.timestamp;
+                // Of a raw query only where the window is.
+                let width = if op == Op::Raw { 0 } else { width_micros };
+                TimeRange { start: end.saturating_sub(width), end }
+            }
+        };
+        Some(self.store.snapshot(series, range))
+    }
+
+    /// Ends one of the subscriber's live queries, with what waits of it. Answers whether there was such a one.
+    pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, handle: HandleId) -> bool {
+        self.lock_anyhow().live.unsubscribe(subscriber, handle)
+    }
+
+    /// Ends all of the subscriber's live queries.
+    pub fn remove(&self, subscriber: &Arc<Subscriber>) {
+        self.lock_anyhow().live.remove(subscriber);
+    }
+
+    /// One live query as it is now; `None` where there is no such handle.
+    pub fn window_stats(&self, handle: HandleId) -> Option<WindowStats> {
+        self.lock_anyhow().live.window_stats(handle)
+    }
+
+    /// A connection is gone, after its last write: where an update can't name all producers, it goes first.
+    pub fn producer_closed(&self, producer: ProducerId) {
+        self.lock_anyhow().live.producer_closed(producer);
+    }
+
+    /// Lets live queries see that time passes: sliding windows whose source is silent. To be called about four times a
+    /// second.
+    pub fn tick(&self) {
+        let Ok(mut joined) = self.lock() else { return };
+        let wakes = joined.live.tick(self.clock.now_micros());
+        drop(joined);
+        drop(wakes);
+    }
+
+    /// The last point of those that no crash takes back. Only grows.
+    pub fn durable_through(&self) -> Seq {
+        self.store.durable_through()
+    }
+
+    /// Waits until the point with that number, and all before it, are durable.
+    ///
+    /// # Errors
+    /// [`Error::Store`] where the log failed before: the point may or may not be there after a restart.
+    pub fn wait_durable(&self, seq: Seq) -> Result<(), Error> {
+        Ok(self.store.wait_durable(seq)?)
+    }
+
+    /// Calls `listener` with [`Engine::durable_through`] after every commit, as [`Store::on_commit`] says.
+    pub fn on_commit(&self, listener: impl Fn(Seq) + Send + Sync + 'static) {
+        self.store.on_commit(listener);
+    }
+
+    /// Whether writes are accepted.
+    ///
+    /// # Errors
+    /// [`Error::Store`] or [`Error::Panicked`] says why not.
+    pub fn health(&self) -> Result<(), Error> {
+        self.store.health()?;
+        if self.joined.is_poisoned() { Err(Error::Panicked) } else { Ok(()) }
+    }
+
+    /// The clock, microseconds since the Unix epoch.
+    pub fn now_micros(&self) -> i64 {
+        self.clock.now_micros()
+    }
+
+    /// How far ahead of the clock a timestamp may be, microseconds.
+    pub fn ahead_micros_max(&self) -> i64 {
+        self.ahead_micros_max
+    }
+
+    /// What there is to count.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            store: self.store.stats(),
+            live: self.lock_anyhow().live.stats(),
+            queries: self.queries.load(Ordering::Relaxed),
+            sums_saturated: self.sums_saturated.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Commits what is pending and gives the directory back. Dropping the engine does the same, but keeps errors to itself.
+    ///
+    /// # Errors
+    /// [`Error::Store`] where the log failed, now or before.
+    pub fn close(self) -> Result<(), Error> {
+        Ok(self.store.close()?)
+    }
+
+    /// For what must not go on once a thread has panicked half-way through a change: live queries might miss points.
+    fn lock(&self) -> Result<MutexGuard<'_, Joined>, Error> {
+        self.joined.lock().map_err(|_| Error::Panicked)
+    }
+
+    /// For what takes away or only looks.
+    fn lock_anyhow(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Joined {
+    /// Tells the live queries of every series up to that one, before its first point gets to them.
+    fn announce(&mut self, store: &Store, newest: SeriesId) {
+        while self.announced <= newest.0 {
+            let id = SeriesId(self.announced);
+            if let Some(key) = store.key(id) {
+                self.live.series_added(id, &key);
+            }
+            self.announced += 1;
+        }
+    }
+}
