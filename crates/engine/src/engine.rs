@@ -211,7 +211,12 @@ impl Engine {
         self.queries.fetch_add(1, Ordering::Relaxed);
         if query.op() == Op::Raw {
             let latest = snapshot.last();
-            return Ok(Answer { value: latest.map(|point| point.value), count: latest.iter().len() as u64, range, latest });
+            return Ok(Answer {
+                value: latest.map(|point| point.value),
+                count: latest.iter().len() as u64,
+                range,
+                latest,
+            });
         }
         let total = snapshot.aggregate();
         if total.is_saturated() && matches!(query.op(), Op::Sum | Op::Avg) {

@@ -27,7 +27,9 @@ pub enum Error {
     #[error("the query is malformed at {0}")]
     Query(#[from] QueryError),
     /// A thread panicked while it changed live queries, which is a bug. What is stored is safe and can be asked for.
-    #[error("a thread panicked among the live queries, which is a bug: reading goes on; open the engine again to write")]
+    #[error(
+        "a thread panicked among the live queries, which is a bug: reading goes on; open the engine again to write"
+    )]
     Panicked,
 }
 

@@ -1,0 +1,8 @@
+//! What a user of the engine relies on, from outside.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod agreement;
+mod contract;
+mod crash;
+mod seam;
+mod support;
