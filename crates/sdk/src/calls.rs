@@ -180,15 +180,14 @@ fn comma_separated(tags: impl IntoIterator<Item = impl AsRef<str>>) -> Result<St
         if tag.contains(',') {
             return Err(unwritable(format_args!("the tag `{tag}` has a comma, at which the host would split it")));
         }
-        if tag.starts_with(char::is_whitespace) || tag.ends_with(char::is_whitespace) {
-            return Err(unwritable(format_args!(
-                "the tag `{tag}` starts or ends with a blank, which the host may drop"
-            )));
-        }
-        if tag == "series=" {
+        let name = tag.strip_prefix("series=");
+        if name == Some("") {
             return Err(unwritable("`series=` has no name"));
         }
-        names += usize::from(tag.starts_with("series="));
+        if [tag, name.unwrap_or(tag)].iter().any(|part| part.trim().len() != part.len()) {
+            return Err(unwritable(format_args!("`{tag}` starts or ends with a blank, which the host would drop")));
+        }
+        names += usize::from(name.is_some());
         if !text.is_empty() {
             text.push(',');
         }

@@ -80,6 +80,7 @@ fn what_the_abi_can_not_carry_is_refused_and_nothing_is_sent() {
         (1.0, &["series=a", ""], "empty"),
         (1.0, &["series=a", " x"], "blank"),
         (1.0, &["series=a", "x\t"], "blank"),
+        (1.0, &["series= a"], "blank"),
         (1.0, &["x"], "none of the tags `x` is `series=NAME`"),
         (1.0, &[], "none of the tags `` is `series=NAME`"),
         (1.0, &["series="], "no name"),
