@@ -1,1 +1,28 @@
-//! Skeleton.
+//! Runs untrusted workflows on wasmtime and marshals Regions. Reaches the world only through one trait, [`World`].
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod check;
+mod guest;
+mod host;
+mod imports;
+mod journal;
+mod module;
+mod options;
+mod poll;
+mod stats;
+mod text;
+mod ticker;
+mod wasi;
+mod workflow;
+mod world;
+
+pub use check::{Entry, LoadError, Problem, Report};
+pub use futures_util::future::BoxFuture;
+pub use host::{Host, HostError, check};
+pub use module::Module;
+pub use options::{HostOptions, StartOptions};
+pub use slung_abi::HttpMethod;
+pub use stats::{Calls, Stats};
+pub use workflow::{Failure, State, Workflow};
+pub use world::{NewEvent, Refusal, World};

@@ -1,0 +1,280 @@
+//! What the host keeps for one running guest, and the ways of bytes between the two: the only place that touches a
+//! guest's memory on behalf of the ABI.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use slung_abi::{FUNCTIONS, HostFunction, Region, span};
+use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use crate::journal::{Journal, LineBuffer, Source, Throttle};
+use crate::options::TABLES_MAX;
+use crate::poll::Handles;
+use crate::stats::Counters;
+use crate::ticker::Ticker;
+use crate::world::World;
+
+/// Why a call does not answer what it was asked for.
+pub(crate) enum Failed {
+    /// The guest's call fails, with the reason for the log; the guest runs on.
+    Call(String),
+    /// The guest itself has ended, inside its own `allocate` or `deallocate`.
+    Guest(wasmtime::Error),
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self::Call(reason)
+    }
+}
+
+impl From<&'static str> for Failed {
+    fn from(reason: &'static str) -> Self {
+        Self::Call(reason.to_owned())
+    }
+}
+
+/// The guest's side of the border, looked up once.
+pub(crate) struct Exports {
+    memory: Memory,
+    allocate: TypedFunc<u32, u32>,
+    deallocate: TypedFunc<u32, ()>,
+}
+
+/// Whether the border can be crossed.
+enum Border {
+    /// Not looked up yet: the guest has not called, or is still in its start function.
+    Unseen,
+    Open(Exports),
+    /// The guest's `allocate` or `deallocate` runs, and may call nothing.
+    Held,
+}
+
+/// The data of a guest's store.
+pub(crate) struct Guest {
+    pub(crate) wasi: WasiP1Ctx,
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) handles: Handles,
+    pub(crate) limits: Limits,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) counters: Arc<Counters>,
+    journal: Arc<Journal>,
+    stdout: LineBuffer,
+    stderr: LineBuffer,
+    /// For each host function, whether one more failure is logged.
+    throttles: [Throttle; FUNCTIONS.len()],
+    border: Border,
+    /// Data for which the guest had no room for a Region: it is given back when there is.
+    unreturned: Option<Region>,
+}
+
+impl Guest {
+    pub(crate) fn new(
+        wasi: WasiP1Ctx,
+        world: Arc<dyn World>,
+        handles: Handles,
+        limits: Limits,
+        ticker: Arc<Ticker>,
+        counters: Arc<Counters>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        Self {
+            wasi,
+            world,
+            handles,
+            limits,
+            ticker,
+            counters,
+            journal,
+            stdout: LineBuffer::new(Source::Stdout),
+            stderr: LineBuffer::new(Source::Stderr),
+            throttles: std::array::from_fn(|_| Throttle::default()),
+            border: Border::Unseen,
+            unreturned: None,
+        }
+    }
+
+    /// Takes what the guest prints to 1 (standard output) or 2 (standard error).
+    pub(crate) fn print(&mut self, fd: u32, bytes: &[u8]) {
+        let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
+        stream.print(&self.journal, bytes);
+    }
+
+    /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.
+    pub(crate) fn settle<T>(
+        &mut self,
+        function: HostFunction,
+        result: Result<T, Failed>,
+        failed: T,
+    ) -> wasmtime::Result<T> {
+        self.counters.count(function, result.is_ok());
+        match result {
+            Ok(answer) => Ok(answer),
+            Err(Failed::Call(reason)) => {
+                if let Some(hidden) = self.throttles[function.index()].pass(Instant::now()) {
+                    let name = function.name();
+                    let line = match hidden {
+                        0 => format!("{name} failed: {reason}"),
+                        _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
+                    };
+                    self.journal.push(Source::Failure, &line);
+                }
+                Ok(failed)
+            }
+            Err(Failed::Guest(error)) => Err(error),
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.stdout.finish(&self.journal);
+        self.stderr.finish(&self.journal);
+    }
+}
+
+/// The guest's memory, at any time.
+pub(crate) fn memory(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
+    if let Border::Open(exports) = &caller.data().border {
+        return Ok(exports.memory);
+    }
+    match caller.get_export("memory") {
+        Some(Extern::Memory(memory)) => Ok(memory),
+        _ => Err("the caller exports no memory".into()),
+    }
+}
+
+/// The guest's memory for a function of the ABI; refused while the guest's `allocate` or `deallocate` runs.
+pub(crate) fn open(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
+    match &caller.data().border {
+        Border::Open(exports) => return Ok(exports.memory),
+        Border::Held => return Err("called from inside `allocate` or `deallocate`".into()),
+        Border::Unseen => {}
+    }
+    let memory = memory(caller)?;
+    let function = |caller: &mut Caller<'_, Guest>, name| match caller.get_export(name) {
+        Some(Extern::Func(function)) => Ok(function),
+        _ => Err(Failed::Call(format!("the caller exports no function `{name}`"))),
+    };
+    let typed = |error: wasmtime::Error| Failed::Call(format!("{error:#}"));
+    let allocate = function(caller, "allocate")?.typed(caller.as_context()).map_err(typed)?;
+    let deallocate = function(caller, "deallocate")?.typed(caller.as_context()).map_err(typed)?;
+    caller.data_mut().border = Border::Open(Exports { memory, allocate, deallocate });
+    Ok(memory)
+}
+
+/// The data of the Region at that address, at most `bytes_max` of it.
+pub(crate) fn argument<'m>(memory: &'m [u8], address: u32, what: &str, bytes_max: usize) -> Result<&'m [u8], Failed> {
+    let data = Region::data(memory, address).map_err(|error| format!("{what}: {error}"))?;
+    if data.len() > bytes_max {
+        return Err(format!("{what}: {} bytes, at most {bytes_max} are allowed", data.len()).into());
+    }
+    Ok(data)
+}
+
+/// The text of the Region at that address, at most `bytes_max` of it.
+pub(crate) fn text<'m>(memory: &'m [u8], address: u32, what: &str, bytes_max: usize) -> Result<&'m str, Failed> {
+    let data = argument(memory, address, what, bytes_max)?;
+    str::from_utf8(data).map_err(|error| format!("{what}: not UTF-8 at byte {}", error.valid_up_to()).into())
+}
+
+/// Gives data to the guest: `allocate` for the data and again for its Region, both written, the Region's address
+/// answered. Of no data, the answer is 0.
+///
+/// Where `allocate` has room for the data but then none for the Region, the data can't be given back: `deallocate` takes
+/// the address of a Region. It is remembered, and given back by the next call that gets a Region for it; until then
+/// every further call fails, so that no more than this one piece is ever lost to the guest.
+pub(crate) async fn give(caller: &mut Caller<'_, Guest>, data: &[u8]) -> Result<u32, Failed> {
+    open(caller)?;
+    if data.is_empty() {
+        return Ok(0);
+    }
+    let Border::Open(exports) = std::mem::replace(&mut caller.data_mut().border, Border::Held) else {
+        return Err("the border is not open".into());
+    };
+    let answer = hand_over(caller, &exports, data).await;
+    caller.data_mut().border = Border::Open(exports);
+    answer
+}
+
+async fn hand_over(caller: &mut Caller<'_, Guest>, exports: &Exports, data: &[u8]) -> Result<u32, Failed> {
+    let length = u32::try_from(data.len()).map_err(|_| "more than 4 GiB".to_owned())?;
+    if let Some(region) = caller.data().unreturned {
+        let address = allocate(caller, exports, Region::SIZE as u32).await?;
+        write(caller, exports, address, &region.encode())?;
+        caller.data_mut().unreturned = None;
+        exports.deallocate.call_async(caller.as_context_mut(), address).await.map_err(Failed::Guest)?;
+    }
+    let offset = allocate(caller, exports, length).await?;
+    let region = Region { offset, capacity: length, length };
+    let address = match allocate(caller, exports, Region::SIZE as u32).await {
+        Err(Failed::Call(reason)) => {
+            caller.data_mut().unreturned = Some(region);
+            return Err(Failed::Call(reason));
+        }
+        other => other?,
+    };
+    if u64::from(address) < u64::from(offset) + u64::from(length)
+        && u64::from(offset) < u64::from(address) + Region::SIZE as u64
+    {
+        return Err(format!("`allocate` answered {offset} and {address}, which overlap").into());
+    }
+    write(caller, exports, offset, data)?;
+    write(caller, exports, address, &region.encode())?;
+    Ok(address)
+}
+
+/// An address with room for that many bytes, as far as the guest can be believed: not 0, and in its memory as it is now.
+async fn allocate(caller: &mut Caller<'_, Guest>, exports: &Exports, bytes: u32) -> Result<u32, Failed> {
+    let address = exports.allocate.call_async(caller.as_context_mut(), bytes).await.map_err(Failed::Guest)?;
+    if address == 0 {
+        return Err(format!("`allocate` has no room for {bytes} bytes").into());
+    }
+    let memory_bytes = exports.memory.data_size(caller.as_context());
+    if span(address, bytes, memory_bytes).is_none() {
+        return Err(format!("`allocate` answered {address} for {bytes} bytes, in a memory of {memory_bytes}").into());
+    }
+    Ok(address)
+}
+
+/// Copies into the memory as it is now: it may have grown since, but never shrinks.
+fn write(caller: &mut Caller<'_, Guest>, exports: &Exports, address: u32, bytes: &[u8]) -> Result<(), Failed> {
+    let memory = exports.memory.data_mut(caller.as_context_mut());
+    let place = address as usize..address as usize + bytes.len();
+    memory.get_mut(place).ok_or("what `allocate` answered is outside the memory")?.copy_from_slice(bytes);
+    Ok(())
+}
+
+/// What wasmtime asks before a guest's memory or tables grow.
+pub(crate) struct Limits {
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) table_elements_max: usize,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, _now: usize, wanted: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = wanted <= self.memory_bytes_max;
+        if allowed {
+            self.counters.memory_bytes.set(wanted as u64);
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, _now: usize, wanted: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(wanted <= self.table_elements_max)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+}

@@ -1,0 +1,88 @@
+//! Counters of one workflow, written by the one thread that runs it, read by anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slung_abi::{FUNCTIONS, HostFunction};
+
+/// A number with one writer at a time: no locked instruction is needed to add to it.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters behind [`Stats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) events: Counter,
+    pub(crate) event_bytes: Counter,
+    pub(crate) sleeps: Counter,
+    pub(crate) busy_nanos: Counter,
+    pub(crate) memory_bytes: Counter,
+    pub(crate) ok: [Counter; FUNCTIONS.len()],
+    pub(crate) failed: [Counter; FUNCTIONS.len()],
+}
+
+/// How often a host function was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// Which one.
+    pub function: HostFunction,
+    /// Calls that did what they were asked for; a poll without an event is one.
+    pub ok: u64,
+    /// Calls that failed.
+    pub failed: u64,
+}
+
+/// What a workflow has done so far. The numbers are read one after the other while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Events given to it.
+    pub events: u64,
+    /// Their JSON, bytes.
+    pub event_bytes: u64,
+    /// Calls of each host function, in the order of [`FUNCTIONS`].
+    pub calls: [Calls; FUNCTIONS.len()],
+    /// How often a poll slept.
+    pub sleeps: u64,
+    /// Time on a thread, host functions included: near the processor time as long as the threads are not crowded out.
+    pub busy: Duration,
+    /// Linear memory, bytes. It never shrinks, so this is also the most that it had.
+    pub memory_bytes: u64,
+    /// Lines that were not logged because there were too many.
+    pub log_lines_dropped: u64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, function: HostFunction, ok: bool) {
+        let counters = if ok { &self.ok } else { &self.failed };
+        counters[function.index()].add(1);
+    }
+
+    pub(crate) fn stats(&self, log_lines_dropped: u64) -> Stats {
+        Stats {
+            events: self.events.get(),
+            event_bytes: self.event_bytes.get(),
+            calls: FUNCTIONS.map(|import| {
+                let at = import.function.index();
+                Calls { function: import.function, ok: self.ok[at].get(), failed: self.failed[at].get() }
+            }),
+            sleeps: self.sleeps.get(),
+            busy: Duration::from_nanos(self.busy_nanos.get()),
+            memory_bytes: self.memory_bytes.get(),
+            log_lines_dropped,
+        }
+    }
+}

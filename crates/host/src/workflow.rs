@@ -1,0 +1,273 @@
+//! One running workflow: its life from instantiation to its end, and the handle to it.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slung_abi::CallResult;
+use tokio::sync::watch;
+use wasmtime::{InstancePre, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::check::Entry;
+use crate::guest::Guest;
+use crate::journal::{Journal, Source, printable};
+use crate::options::WASI_CALL_BYTES_MAX;
+use crate::stats::{Counters, Stats};
+
+/// Bytes of a trap's message, or of a function's name, that are kept.
+const MESSAGE_BYTES_MAX: usize = 400;
+/// Functions of a trap's backtrace that are kept, innermost first.
+const FRAMES_MAX: usize = 16;
+
+/// What has become of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It runs, or is about to.
+    Running,
+    /// It has done its work.
+    Done,
+    /// It was stopped, or the host was dropped.
+    Stopped,
+    /// It has ended otherwise.
+    Failed(Failure),
+}
+
+/// Why a workflow has failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// `call` answered 1.
+    #[error("it returned an error")]
+    Error,
+    /// `call` answered 2.
+    #[error("it panicked")]
+    Panic,
+    /// `call` answered a number that means nothing.
+    #[error("`call` answered {0}, which is none of 0, 1 and 2")]
+    Unknown(i32),
+    /// It called `proc_exit` with another number than 0.
+    #[error("it exited with status {0}")]
+    Exit(i32),
+    /// It trapped.
+    #[error("{message}{}", Backtrace(functions))]
+    Trap {
+        /// What happened.
+        message: String,
+        /// Where, innermost function first: names, or numbers where the module has no names.
+        functions: Vec<String>,
+    },
+    /// It could not be instantiated.
+    #[error("it can't be started: {0}")]
+    Start(String),
+    /// The host itself is at fault.
+    #[error("the host panicked in its place")]
+    Host,
+}
+
+/// The backtrace in one line.
+struct Backtrace<'a>(&'a [String]);
+
+impl fmt::Display for Backtrace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        write!(f, " (in {})", self.0.join(", called by "))
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Done => f.write_str("done"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed(failure) => write!(f, "failed: {failure}"),
+        }
+    }
+}
+
+/// A workflow that was started. Dropping the handle leaves it running.
+#[derive(Debug)]
+pub struct Workflow {
+    pub(crate) name: String,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) stop: Arc<watch::Sender<bool>>,
+}
+
+impl Workflow {
+    /// What it was named when it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What has become of it so far.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        self.counters.stats(self.journal.dropped())
+    }
+
+    /// Ends it, wherever it is: in a loop, asleep, waiting for a host function, starting. Returns at once; it has ended
+    /// a few milliseconds later, see [`wait`](Self::wait). One that has ended stays what it is.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until it has ended, and says how. By then its instance and its [`World`](crate::World) are dropped and its
+    /// last log line is on the way.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped; it may be called again, also after the end, from any runtime.
+    pub async fn wait(&self) -> State {
+        let mut state = self.state.clone();
+        match state.wait_for(|state| *state != State::Running).await {
+            Ok(ended) => ended.clone(),
+            Err(_) => self.state(), // not reached: the sender goes only after it has said how it ended
+        }
+    }
+}
+
+/// Says how a workflow ended, whatever ends its task.
+pub(crate) struct Ending {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) state: watch::Sender<State>,
+}
+
+impl Ending {
+    fn say(&self, state: State) {
+        let source = match state {
+            State::Failed(_) => Source::Died,
+            _ => Source::Ended,
+        };
+        self.journal.push(source, &state.to_string());
+        self.state.send_replace(state);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if *self.state.borrow() == State::Running {
+            let panicked = std::thread::panicking();
+            self.say(if panicked { State::Failed(Failure::Host) } else { State::Stopped });
+        }
+    }
+}
+
+/// The task of a workflow: runs it until it ends or is stopped.
+pub(crate) async fn supervise(
+    ending: Ending,
+    mut stop: watch::Receiver<bool>,
+    pre: InstancePre<Guest>,
+    entry: Entry,
+    guest: Guest,
+) {
+    let counters = Arc::clone(&guest.counters);
+    let state = {
+        let run = timed(run(pre, entry, guest), &counters);
+        tokio::select! {
+            biased;
+            Ok(_) = stop.wait_for(|stop| *stop) => State::Stopped,
+            state = run => state,
+        }
+    };
+    // Store and world are gone by now.
+    ending.say(state);
+}
+
+async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {
+    let ticker = Arc::clone(&guest.ticker);
+    let _running = Running::new(&ticker);
+    let mut store = Store::new(pre.module().engine(), guest);
+    store.limiter(|guest| &mut guest.limits);
+    store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    match enter(&mut store, &pre, entry).await {
+        Ok(CallResult::Done) => State::Done,
+        Ok(CallResult::Error) => State::Failed(Failure::Error),
+        Ok(CallResult::Panic) => State::Failed(Failure::Panic),
+        Err(error) => ended_by(&error),
+    }
+}
+
+/// Instantiates and enters the guest.
+async fn enter(store: &mut Store<Guest>, pre: &InstancePre<Guest>, entry: Entry) -> wasmtime::Result<CallResult> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    if let Some(initialize) = instance.get_func(&mut *store, "_initialize") {
+        initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
+    }
+    match entry {
+        Entry::Call => {
+            let call = instance.get_typed_func::<(), i32>(&mut *store, "call")?;
+            let code = call.call_async(&mut *store, ()).await?;
+            CallResult::from_code(code).ok_or_else(|| wasmtime::Error::new(UnknownCode(code)))
+        }
+        Entry::Start => {
+            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+            start.call_async(&mut *store, ()).await?;
+            Ok(CallResult::Done)
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`call` answered {0}")]
+struct UnknownCode(i32);
+
+fn ended_by(error: &wasmtime::Error) -> State {
+    if let Some(&UnknownCode(code)) = error.downcast_ref() {
+        return State::Failed(Failure::Unknown(code));
+    }
+    if let Some(&I32Exit(status)) = error.downcast_ref() {
+        return if status == 0 { State::Done } else { State::Failed(Failure::Exit(status)) };
+    }
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    let trap = error.downcast_ref::<Trap>();
+    if trap.is_none() && backtrace.is_none() {
+        return State::Failed(Failure::Start(printable(&format!("{error:#}"), MESSAGE_BYTES_MAX)));
+    }
+    let message = trap.map_or_else(|| error.root_cause().to_string(), Trap::to_string);
+    let frames = backtrace.map_or(&[][..], WasmBacktrace::frames);
+    let functions = frames.iter().take(FRAMES_MAX).map(|frame| match frame.func_name() {
+        Some(name) => printable(name, MESSAGE_BYTES_MAX),
+        None => format!("function {}", frame.func_index()),
+    });
+    State::Failed(Failure::Trap { message: printable(&message, MESSAGE_BYTES_MAX), functions: functions.collect() })
+}
+
+/// Adds the time that the future takes on a thread.
+async fn timed<F: Future>(future: F, counters: &Counters) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let start = Instant::now();
+        let polled = future.as_mut().poll(context);
+        counters.busy_nanos.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        polled
+    })
+    .await
+}
+
+/// While it lives, a guest needs ticks.
+struct Running<'a>(&'a crate::ticker::Ticker);
+
+impl<'a> Running<'a> {
+    fn new(ticker: &'a crate::ticker::Ticker) -> Self {
+        ticker.enter();
+        Self(ticker)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
