@@ -1,5 +1,6 @@
 //! `tidy`: what the compiler does not check. Each check is a function of file texts and manifests to a list of problems.
 
+mod examples;
 mod layering;
 mod links;
 mod sources;
@@ -19,6 +20,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<(), String> {
     let checks = [
         ("layering", layering::check(&workspace.root, &tree, &packages)),
         ("links", links::check(&tree)),
+        ("examples", examples::check(&tree)),
         ("first lines", sources::first_lines(&tree)),
         ("paths and hosts", sources::places(&tree)),
         ("READMEs and lints", sources::crates(&tree)),
