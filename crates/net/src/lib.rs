@@ -1,1 +1,26 @@
-//! Skeleton.
+//! Everything of Slung that is on a socket: WebSocket ingest and writeback, the HTTP API, and workflows' calls to the
+//! outside. It sees the rest through one trait, [`Backend`].
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod backend;
+pub mod client;
+mod connection;
+mod http;
+mod intake;
+mod keys;
+mod outbound;
+mod producers;
+mod server;
+mod socket;
+mod stats;
+pub mod wire;
+
+pub use backend::{Backend, QueryAnswer, QueryRefused, WriteRefused};
+pub use outbound::{
+    AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
+    SystemResolver,
+};
+pub use producers::{Producers, QUEUE_BYTES_MAX, WritebackError};
+pub use server::{Server, ServerOptions};
+pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};

@@ -1,0 +1,84 @@
+//! What the network asks of the rest: one trait, so that everything on a socket is tested without an engine behind it.
+
+use futures_util::future::BoxFuture;
+use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
+use tokio::sync::watch;
+
+/// What stands behind the sockets. Every method but [`Backend::query`] is called on the network's own threads and must
+/// not block them.
+pub trait Backend: Send + Sync + 'static {
+    /// The server's clock, microseconds since the Unix epoch.
+    fn now_micros(&self) -> i64;
+
+    /// How far ahead of that clock a timestamp may be, microseconds.
+    fn ahead_micros_max(&self) -> i64;
+
+    /// The id of a series, which is made known if it was not.
+    ///
+    /// # Errors
+    /// [`WriteRefused`]: [`WriteRefused::Invalid`] where there are too many series already.
+    fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused>;
+
+    /// Stores the points, all of them or none, in their order. On return they are visible to queries.
+    ///
+    /// # Errors
+    /// [`WriteRefused`]; nothing is stored then.
+    fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, WriteRefused>;
+
+    /// Follows what has been synced to disk. After [`WriteRefused::Busy`] the same write is tried again when this changes.
+    fn durable(&self) -> watch::Receiver<Seq>;
+
+    /// Answers a historical query, given as text.
+    fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>>;
+
+    /// Whether writes are accepted.
+    ///
+    /// # Errors
+    /// The reason why they are not.
+    fn health(&self) -> Result<(), String>;
+
+    /// Everything that is counted, the network's own [`crate::Stats`] too, as Prometheus text, or as OpenMetrics (then it
+    /// ends with `# EOF`).
+    fn metrics(&self) -> String;
+
+    /// The producer has sent its last event. Its id is not used again.
+    fn producer_closed(&self, producer: ProducerId);
+}
+
+/// Why the backend does not take something from a producer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    /// No room until some of what was written before is synced: the socket is not read until then.
+    #[error("no room until more is synced")]
+    Busy,
+    /// These very points, or this series, will not be taken: the frame is counted as refused.
+    #[error("refused: {0}")]
+    Invalid(String),
+    /// Storage has failed: the connection is closed with 1011.
+    #[error("storage has failed: {0}")]
+    Storage(String),
+}
+
+/// The answer to a historical query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryAnswer {
+    /// The query in its normal form.
+    pub query: String,
+    /// What was asked for; `None` where there is nothing to tell.
+    pub value: Option<f64>,
+    /// How many points it was computed from.
+    pub count: u64,
+    /// The range of time that was asked for, resolved; [`TimeRange::ALL`] without one.
+    pub range: TimeRange,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct QueryRefused {
+    /// The byte of the text where it is wrong, from 0. `None` where the text is right, but cannot be answered: that is the
+    /// server's fault and not the asker's.
+    pub at: Option<usize>,
+    /// What is wrong, in words.
+    pub what: String,
+}

@@ -1,0 +1,323 @@
+//! The HTTP API: which path answers what, and the upgrade to a producer's WebSocket.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use serde::Serialize;
+use slung_model::TimeRange;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use crate::backend::QueryRefused;
+use crate::server::Shared;
+use crate::stats::Route;
+
+/// The protocol that this server speaks, by the name it has in `Sec-WebSocket-Protocol`.
+const PLAIN: &str = "slung.plain";
+/// What the names of this project's protocols start with.
+const OURS: &str = "slung.";
+
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    /// Stable, for programs.
+    code: &'a str,
+    /// For people.
+    message: &'a str,
+    /// The byte of the query that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct QueryBody<'a> {
+    value: Option<f64>,
+    query: &'a str,
+    count: u64,
+    range: Option<RangeBody>,
+}
+
+/// Both ends belong to it; microseconds since 1970.
+#[derive(Serialize)]
+struct RangeBody {
+    start: i64,
+    end: i64,
+}
+
+/// Answers one request. 101 stands for: this connection is a producer's from here on.
+pub(crate) async fn answer(shared: &Shared, mut request: Request<Incoming>) -> Answer {
+    let route = route(request.uri().path());
+    let mut answer = match discard_body(shared, &mut request).await {
+        Ok(()) => dispatch(shared, &request, route).await,
+        Err(refused) => refused,
+    };
+    // An answer belongs to its moment.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    shared.counters.http_request(route, answer.status().as_u16());
+    answer
+}
+
+fn route(path: &str) -> Route {
+    let named = Route::ALL.iter().find(|route| route.label() == path);
+    named.copied().unwrap_or(Route::Other)
+}
+
+async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route) -> Answer {
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    match route {
+        Route::Other => {
+            let message = "there is nothing at this path; /health, /metrics and /api/v1/query?q=QUERY are, and producers connect to / by WebSocket";
+            error(StatusCode::NOT_FOUND, "not_found", message)
+        }
+        Route::Producers if request.method() == Method::POST => {
+            let message = "events are sent as WebSocket frames: connect to ws://HOST:PORT/ and send one event per binary frame, or as JSON per text frame";
+            error(StatusCode::BAD_REQUEST, "use_websocket", message)
+        }
+        _ if !get => {
+            let refused =
+                error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path answers GET and HEAD only");
+            with(refused, header::ALLOW, "GET, HEAD")
+        }
+        Route::Producers => upgrade(request),
+        Route::Health => health(shared),
+        Route::Query => query(shared, request.uri().query().unwrap_or_default()).await,
+        Route::Metrics => metrics(shared),
+    }
+}
+
+/// No route takes a body, but a client that is still sending one may not read the answer.
+async fn discard_body(shared: &Shared, request: &mut Request<Incoming>) -> Result<(), Answer> {
+    let bytes_max = shared.options.body_bytes_max as u64;
+    let too_big = || {
+        let message = format!("the body is larger than {bytes_max} bytes");
+        last(error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_big", &message))
+    };
+    let body = request.body_mut();
+    if body.size_hint().lower() > bytes_max {
+        return Err(too_big());
+    }
+    let discard = async {
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|broken| {
+                last(error(StatusCode::BAD_REQUEST, "bad_body", &format!("the body cannot be read: {broken}")))
+            })?;
+            bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if bytes > bytes_max {
+                return Err(too_big());
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(shared.options.body_timeout, discard).await {
+        Ok(discarded) => discarded,
+        Err(_) => Err(last(error(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come in time"))),
+    }
+}
+
+fn health(shared: &Shared) -> Answer {
+    match shared.backend.health() {
+        Ok(()) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
+        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "not_writable", &reason),
+    }
+}
+
+fn metrics(shared: &Shared) -> Answer {
+    let text = shared.backend.metrics();
+    let content_type = if text.ends_with("# EOF\n") {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    with(Response::new(Full::from(text)), header::CONTENT_TYPE, content_type)
+}
+
+async fn query(shared: &Shared, parameters: &str) -> Answer {
+    let text = match parse_parameters(parameters) {
+        Ok(Parameters { q: Some(text) }) => text,
+        Ok(Parameters { q: None }) => {
+            let message = "the query is missing: /api/v1/query?q=QUERY, percent-encoded";
+            return error(StatusCode::BAD_REQUEST, "bad_request", message);
+        }
+        Err(message) => return error(StatusCode::BAD_REQUEST, "bad_request", &message),
+    };
+    match shared.backend.query(&text).await {
+        Ok(answer) => {
+            let range = Some(answer.range).filter(|range| *range != TimeRange::ALL);
+            let range = range.map(|TimeRange { start, end }| RangeBody { start, end });
+            let body = QueryBody { value: answer.value, query: &answer.query, count: answer.count, range };
+            json(StatusCode::OK, &body)
+        }
+        Err(QueryRefused { at: Some(at), what }) => {
+            let error = ErrorFields { code: "bad_query", message: &what, at: Some(at) };
+            json(StatusCode::BAD_REQUEST, &ErrorBody { error })
+        }
+        Err(QueryRefused { at: None, what }) => error(StatusCode::SERVICE_UNAVAILABLE, "query_failed", &what),
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Parameters {
+    q: Option<String>,
+}
+
+/// Reads what follows the `?`. What is not known is refused: a parameter that does nothing would look as if it did.
+fn parse_parameters(text: &str) -> Result<Parameters, String> {
+    let mut parameters = Parameters::default();
+    for part in text.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if name != "q" {
+            return Err(format!("the parameter {name:?} is not known; q is"));
+        }
+        if parameters.q.replace(decode_parameter(value)?).is_some() {
+            return Err("q is given twice".to_owned());
+        }
+    }
+    Ok(parameters)
+}
+
+/// As browsers and HTML forms encode: `+` is a blank. Stray percent signs stand for themselves.
+fn decode_parameter(value: &str) -> Result<String, String> {
+    let value = value.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&value).decode_utf8();
+    decoded.map(std::borrow::Cow::into_owned).map_err(|error| format!("q is not UTF-8 once decoded: {error}"))
+}
+
+fn upgrade(request: &Request<Incoming>) -> Answer {
+    let headers = request.headers();
+    if !header_has(headers, &header::UPGRADE, "websocket") || request.version() < Version::HTTP_11 {
+        let message = "producers connect here by WebSocket (ws://HOST:PORT/); /health, /metrics and /api/v1/query?q=QUERY answer plain requests";
+        return upgrade_required(error(StatusCode::UPGRADE_REQUIRED, "websocket_required", message));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let refused =
+            error(StatusCode::UPGRADE_REQUIRED, "websocket_version", "only WebSocket version 13 is spoken here");
+        return with(upgrade_required(refused), header::SEC_WEBSOCKET_VERSION, "13");
+    }
+    let chosen = match choose_protocol(headers, request.uri().query().unwrap_or_default()) {
+        Ok(chosen) => chosen,
+        Err(asked) => {
+            let message = format!(
+                "{asked} is not spoken by this version of the server; {PLAIN} is, which a client without Sec-WebSocket-Protocol gets"
+            );
+            return error(StatusCode::NOT_IMPLEMENTED, "protocol_not_supported", &message);
+        }
+    };
+    match create_response_with_body(request, Full::default) {
+        Ok(switching) if chosen => with(switching, header::SEC_WEBSOCKET_PROTOCOL, PLAIN),
+        Ok(switching) => switching,
+        Err(why) => error(StatusCode::BAD_REQUEST, "bad_handshake", &why.to_string()),
+    }
+}
+
+/// Whether `slung.plain` was offered, and so is to be named in the answer. Nothing of ours on offer means it too, as
+/// clients do that know of no protocols.
+///
+/// # Errors
+/// The protocol that was asked for, where it is one of ours and not spoken here.
+fn choose_protocol(headers: &HeaderMap, parameters: &str) -> Result<bool, String> {
+    let offered: Vec<&str> = list(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
+    if offered.contains(&PLAIN) {
+        return Ok(true);
+    }
+    let by_parameter = parameters.split('&').find_map(|part| part.strip_prefix("protocol="));
+    let ours = offered.into_iter().find(|protocol| protocol.starts_with(OURS));
+    match ours.or(by_parameter.filter(|asked| *asked != PLAIN)) {
+        Some(asked) => Err(asked.to_owned()),
+        None => Ok(false),
+    }
+}
+
+fn header_has(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted))
+}
+
+/// The items of a header field that holds a list, over all its lines.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn upgrade_required(answer: Answer) -> Answer {
+    with(with(answer, header::UPGRADE, "websocket"), header::CONNECTION, "upgrade")
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Answer {
+    json(status, &ErrorBody { error: ErrorFields { code, message, at: None } })
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(body).expect("structs of strings and numbers have a JSON form");
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    with(answer, header::CONTENT_TYPE, "application/json")
+}
+
+/// The connection is closed behind this one.
+fn last(answer: Answer) -> Answer {
+    with(answer, header::CONNECTION, "close")
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offers(lines: &[&'static str]) -> HeaderMap {
+        let value = |line: &&'static str| (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(line));
+        lines.iter().map(value).collect()
+    }
+
+    #[test]
+    fn the_protocol_is_the_one_that_is_spoken_or_a_clear_no() {
+        for (lines, parameters, chosen) in [
+            (&[][..], "", Ok(false)),
+            (&["slung.plain"], "", Ok(true)),
+            (&["slung.v1, slung.plain"], "", Ok(true)),
+            (&["slung.v1", "bearer.abc ,slung.plain"], "", Ok(true)),
+            (&["slung.plain"], "protocol=slung.v1", Ok(true)),
+            (&["slung.v1"], "", Err("slung.v1")),
+            (&["bearer.abc", "slung.v2"], "", Err("slung.v2")),
+            (&["mqtt"], "", Ok(false)),
+            (&[], "protocol=slung.plain", Ok(false)),
+            (&[], "a=b&protocol=slung.v1", Err("slung.v1")),
+            (&[], "protocol=other", Err("other")),
+            (&["slung.v1"], "protocol=slung.plain", Err("slung.v1")),
+        ] {
+            assert_eq!(
+                choose_protocol(&offers(lines), parameters),
+                chosen.map_err(str::to_owned),
+                "{lines:?} {parameters}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_nothing_is_guessed() {
+        let q = |text: &str| Ok(Parameters { q: Some(text.to_owned()) });
+        assert_eq!(parse_parameters(""), Ok(Parameters::default()));
+        assert_eq!(parse_parameters("q=AVG:temp:[]"), q("AVG:temp:[]"));
+        assert_eq!(parse_parameters("q=a%20b+c%2Bd=e"), q("a b c+d=e"));
+        assert_eq!(parse_parameters("q=%C3%A9&"), q("é"));
+        assert_eq!(parse_parameters("q"), q(""));
+        assert_eq!(parse_parameters("q=100%"), q("100%"));
+        for refused in ["q=%ff", "q=a&q=b", "q=a&step=5m", "Q=a"] {
+            assert!(parse_parameters(refused).is_err(), "{refused}");
+        }
+    }
+}

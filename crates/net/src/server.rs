@@ -1,0 +1,242 @@
+//! Listens, serves each connection as a task of its own, and ends them in good order.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::backend::Backend;
+use crate::connection;
+use crate::http;
+use crate::producers::Producers;
+use crate::stats::{Counters, add};
+
+/// After an `accept` that failed, for want of file descriptors most of the time.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a client has to take the last answer before the connection is dropped.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// What hyper reads ahead at least, bytes; it panics below.
+const HTTP_BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// What one connection who is too many is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+    Retry-After: 10\r\nConnection: close\r\nContent-Length: 62\r\n\r\n\
+    {\"error\":{\"code\":\"too_many\",\"message\":\"too many connections\"}}";
+
+/// Limits of a [`Server`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerOptions {
+    /// Connections at once, producers included. Default 10,000. One more is told 503 and closed.
+    pub connections_max: usize,
+    /// How long a client has to send the whole head of a request, from when the connection is free for it. Default 10 s.
+    /// Whoever is slower, or idle for longer, is closed.
+    pub header_timeout: Duration,
+    /// The head of a request, bytes. Default 16 KiB; a longer one is answered 431.
+    pub header_bytes_max: usize,
+    /// Header fields of a request. Default 64; more are answered 431.
+    pub header_fields_max: usize,
+    /// The body of a request, bytes. Default 256 KiB. No route takes one yet: it is read, so that the client gets to read
+    /// the answer, and thrown away; a longer one is answered 413.
+    pub body_bytes_max: usize,
+    /// How long a client has to send the body. Default 10 s; then 408.
+    pub body_timeout: Duration,
+    /// A message of a producer, bytes, all fragments together. Default 256 KiB, the limit of the plain protocol; beyond it
+    /// the connection is closed with 1009.
+    pub message_bytes_max: usize,
+    /// How long a producer has to answer a close frame. Default 2 s.
+    pub close_timeout: Duration,
+    /// How long everything together may take to end, once the server is told to stop. Default 10 s; what is left is
+    /// dropped.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            header_timeout: Duration::from_secs(10),
+            header_bytes_max: 16 * 1024,
+            header_fields_max: 64,
+            body_bytes_max: 256 * 1024,
+            body_timeout: Duration::from_secs(10),
+            message_bytes_max: 256 * 1024,
+            close_timeout: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What every connection needs.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) producers: Producers,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) options: ServerOptions,
+}
+
+/// A server that listens but does not answer yet: [`Server::run`] does.
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Listens on an address; port 0 takes a free one. `producers` is where its connections can be answered, and its
+    /// counters are the server's too.
+    ///
+    /// # Errors
+    /// Those of the operating system: the address is in use, is not one of this machine, or needs privileges.
+    pub async fn bind(
+        listen: impl ToSocketAddrs,
+        options: ServerOptions,
+        backend: Arc<dyn Backend>,
+        producers: Producers,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let addr = listener.local_addr()?;
+        let counters = Arc::clone(producers.counters());
+        Ok(Self { listener, addr, shared: Arc::new(Shared { backend, producers, counters, options }) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `stop` completes, and then ends: no more connections are accepted, requests under way are answered,
+    /// what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone, after
+    /// [`ServerOptions::drain_timeout`] at the latest.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops every connection where it stands. Let `stop` complete instead.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { listener, shared, .. } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(ended) = connections.join_next() => report(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, _)) if connections.len() >= shared.options.connections_max => turn_away(&shared, &tcp),
+                    Ok((tcp, peer)) => {
+                        connections.spawn(serve(Arc::clone(&shared), tcp, peer, stopped.clone()));
+                    }
+                    Err(error) => {
+                        error!("accept: {error}; trying again");
+                        tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        stopping.send_replace(true);
+        info!("no more connections are accepted; {} are ending", connections.len());
+        let drained = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
+        };
+        if tokio::time::timeout(shared.options.drain_timeout, drained).await.is_err() {
+            warn!("{} connections did not end in time and are dropped", connections.len());
+            connections.shutdown().await;
+        }
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!("a connection ended with a panic: {error}");
+    }
+}
+
+/// Says why, as far as a new socket takes it at once, which it does.
+fn turn_away(shared: &Shared, tcp: &TcpStream) {
+    let refused = shared.counters.connections_refused.fetch_add(1, Relaxed);
+    if refused.is_power_of_two() || refused == 0 {
+        warn!(
+            "{} connections are open, the most that are allowed: {} turned away",
+            shared.options.connections_max,
+            refused + 1
+        );
+    }
+    let _ = tcp.try_write(TOO_MANY);
+}
+
+/// Counts a connection while it lives.
+struct Counted<'a>(&'a Counters);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections_now.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One connection: HTTP first, and the plain protocol if it is upgraded to that.
+async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
+    add(&shared.counters.connections_total, 1);
+    add(&shared.counters.connections_now, 1);
+    let _counted = Counted(&shared.counters);
+    // Answers are small and waited for.
+    if let Err(error) = tcp.set_nodelay(true) {
+        debug!(%peer, "TCP_NODELAY: {error}");
+    }
+    let upgraded = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        Box::pin(async {
+            let answer = http::answer(&shared, request).await;
+            if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
+                upgraded.store(true, Relaxed);
+            }
+            Ok::<_, Infallible>(answer)
+        })
+    });
+    let mut served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.options.header_timeout)
+        .max_headers(shared.options.header_fields_max)
+        .max_header_size(shared.options.header_bytes_max)
+        .max_buf_size(shared.options.header_bytes_max.max(HTTP_BUFFER_BYTES_MIN))
+        .serve_connection(TokioIo::new(tcp), service);
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = std::future::poll_fn(|context| served.poll_without_shutdown(context)) => break ended,
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut served).graceful_shutdown();
+            }
+        }
+    };
+    let parts = served.into_parts();
+    let tcp = parts.io.into_inner();
+    match ended {
+        Ok(()) if upgraded.load(Relaxed) => {
+            connection::serve(&shared, tcp, parts.read_buf.into(), peer, &mut stop).await;
+        }
+        ended => {
+            if let Err(error) = ended {
+                debug!(%peer, "HTTP: {error}");
+            }
+            if !stopping {
+                connection::linger(tcp, Instant::now() + LINGER_MAX).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What the network counts: atomics that everything here shares, and a plain snapshot for whoever renders them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use slung_model::{KeyError, PointError};
+
+use crate::wire::WireError;
+
+/// Declares what a counter is split by: the variants, and the label of each in the metrics.
+macro_rules! labelled {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of the snapshot.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The value of the label in the metrics.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Why a message of a producer was not stored.
+    FrameRefusal {
+        /// It ends before the event does.
+        Short = "short",
+        /// Something follows the last tag.
+        Long = "long",
+        /// Name or tag of a binary event is not UTF-8.
+        NotUtf8 = "not_utf8",
+        /// No series name.
+        EmptyName = "empty_name",
+        /// The series name is over the limit.
+        NameTooLong = "name_too_long",
+        /// Too many tags.
+        TooManyTags = "too_many_tags",
+        /// A tag is over the limit.
+        TagTooLong = "tag_too_long",
+        /// A control character in name or tag.
+        ControlCharacter = "control_character",
+        /// The value is NaN or infinite.
+        NotFinite = "not_finite",
+        /// The timestamp does not fit into 53 bits.
+        TimestampOutOfRange = "timestamp_out_of_range",
+        /// The timestamp is too far in the future.
+        TimestampAhead = "timestamp_ahead",
+        /// A text that is neither an event as JSON nor in the binary layout.
+        Json = "json",
+        /// The backend takes no such series, because there are too many for instance.
+        Series = "series_refused",
+        /// The backend refused the point for a reason of its own.
+        Backend = "backend",
+        /// The message is over the limit; the connection was closed with 1009.
+        TooBig = "too_big",
+        /// A text message that is not UTF-8; the connection was closed with 1007.
+        TextNotUtf8 = "text_not_utf8",
+    }
+}
+
+impl From<&WireError> for FrameRefusal {
+    fn from(error: &WireError) -> Self {
+        match error {
+            WireError::Short { .. } => Self::Short,
+            WireError::Long { .. } => Self::Long,
+            WireError::NotUtf8 { .. } => Self::NotUtf8,
+            WireError::Key(KeyError::EmptyName) => Self::EmptyName,
+            WireError::Key(KeyError::NameTooLong(_)) => Self::NameTooLong,
+            WireError::Key(KeyError::TooManyTags(_)) => Self::TooManyTags,
+            WireError::Key(KeyError::TagTooLong { .. }) => Self::TagTooLong,
+            WireError::Key(KeyError::ControlCharacter { .. }) => Self::ControlCharacter,
+            WireError::Point(PointError::NotFinite(_)) => Self::NotFinite,
+            WireError::Point(PointError::OutOfRange(_)) => Self::TimestampOutOfRange,
+            WireError::Point(PointError::Ahead { .. }) => Self::TimestampAhead,
+            WireError::Json(_) => Self::Json,
+        }
+    }
+}
+
+labelled! {
+    /// Why a message to a producer did not go out.
+    WritebackFailure {
+        /// There is no such connection, or it is closing.
+        NoSuchProducer = "no_such_producer",
+        /// The producer reads more slowly than workflows write.
+        QueueFull = "queue_full",
+        /// The message alone is larger than a queue.
+        TooBig = "too_big",
+        /// It was queued when the connection ended.
+        ConnectionLost = "connection_lost",
+    }
+}
+
+labelled! {
+    /// What an HTTP request was for.
+    Route {
+        /// `/`: producers' WebSockets, and people who try it with something else.
+        Producers = "/",
+        /// `/health`
+        Health = "/health",
+        /// `/api/v1/query`
+        Query = "/api/v1/query",
+        /// `/metrics`
+        Metrics = "/metrics",
+        /// Any other path.
+        Other = "other",
+    }
+}
+
+labelled! {
+    /// How a call of a workflow to the outside ended.
+    OutboundOutcome {
+        /// Answered with 2xx.
+        Success = "success",
+        /// Answered with another status.
+        Status = "status",
+        /// The URL is malformed or in a spelling that is refused.
+        BadUrl = "bad_url",
+        /// No rule allows that address or port.
+        Refused = "refused",
+        /// The name has no address.
+        Resolve = "resolve",
+        /// No connection, or no TLS on it.
+        Connect = "connect",
+        /// It took too long.
+        TimedOut = "timed_out",
+        /// The request body is over the limit.
+        RequestTooBig = "request_too_big",
+        /// The response body is over the limit.
+        ResponseTooBig = "response_too_big",
+        /// The connection broke, or what came was not HTTP.
+        Http = "http",
+    }
+}
+
+/// The first digit of a status, as far as HTTP has them.
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Everything that the network counts since the process started. One value is shared by [`crate::Producers`],
+/// [`crate::Server`] and [`crate::HttpClient`].
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(crate) connections_now: AtomicU64,
+    pub(crate) connections_total: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) producers_now: AtomicU64,
+    pub(crate) producers_total: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) message_bytes: AtomicU64,
+    pub(crate) events: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) busy_waits: AtomicU64,
+    pub(crate) writebacks_sent: AtomicU64,
+    frames_refused: [AtomicU64; FrameRefusal::ALL.len()],
+    writebacks_failed: [AtomicU64; WritebackFailure::ALL.len()],
+    http_requests: [[AtomicU64; STATUS_CLASSES.len()]; Route::ALL.len()],
+    outbound_calls: [AtomicU64; OutboundOutcome::ALL.len()],
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn frame_refused(&self, reason: FrameRefusal) {
+        add(&self.frames_refused[reason as usize], 1);
+    }
+
+    pub(crate) fn writebacks_failed(&self, reason: WritebackFailure, count: u64) {
+        add(&self.writebacks_failed[reason as usize], count);
+    }
+
+    pub(crate) fn http_request(&self, route: Route, status: u16) {
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        add(&self.http_requests[route as usize][class], 1);
+    }
+
+    pub(crate) fn outbound_call(&self, outcome: OutboundOutcome) {
+        add(&self.outbound_calls[outcome as usize], 1);
+    }
+
+    /// Reads every counter. Each is right by itself; together they are not of one instant.
+    pub fn snapshot(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        Stats {
+            connections_now: read(&self.connections_now),
+            connections_total: read(&self.connections_total),
+            connections_refused: read(&self.connections_refused),
+            producers_now: read(&self.producers_now),
+            producers_total: read(&self.producers_total),
+            messages: read(&self.messages),
+            message_bytes: read(&self.message_bytes),
+            events: read(&self.events),
+            batches: read(&self.batches),
+            busy_waits: read(&self.busy_waits),
+            frames_refused: rows(FrameRefusal::ALL, FrameRefusal::label, &self.frames_refused),
+            writebacks_sent: read(&self.writebacks_sent),
+            writebacks_failed: rows(WritebackFailure::ALL, WritebackFailure::label, &self.writebacks_failed),
+            http_requests: Route::ALL
+                .iter()
+                .zip(&self.http_requests)
+                .flat_map(|(route, classes)| {
+                    STATUS_CLASSES.iter().zip(classes).map(|(class, count)| (route.label(), *class, read(count)))
+                })
+                .filter(|(_, _, count)| *count > 0)
+                .collect(),
+            outbound_calls: rows(OutboundOutcome::ALL, OutboundOutcome::label, &self.outbound_calls),
+        }
+    }
+}
+
+fn rows<T: Copy>(all: &[T], label: fn(T) -> &'static str, counts: &[AtomicU64]) -> Vec<(&'static str, u64)> {
+    all.iter().zip(counts).map(|(row, count)| (label(*row), count.load(Relaxed))).collect()
+}
+
+/// A snapshot of [`Counters`]. `_now` goes up and down, all others only up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections that are open, producers included.
+    pub connections_now: u64,
+    /// Connections that were accepted.
+    pub connections_total: u64,
+    /// Connections that were turned away with 503, because there were too many.
+    pub connections_refused: u64,
+    /// Producers that are connected.
+    pub producers_now: u64,
+    /// Producers that have connected; also the newest producer id.
+    pub producers_total: u64,
+    /// Messages from producers, refused ones included.
+    pub messages: u64,
+    /// Bytes in them.
+    pub message_bytes: u64,
+    /// Events that the backend has taken.
+    pub events: u64,
+    /// Writes to the backend that it took; `events / batches` is how many events one write carries.
+    pub batches: u64,
+    /// How often the backend had no room and a socket was not read for that.
+    pub busy_waits: u64,
+    /// Messages from producers that were not stored, by the label of [`FrameRefusal`]; every label is there.
+    pub frames_refused: Vec<(&'static str, u64)>,
+    /// Messages to producers that were queued on their connection.
+    pub writebacks_sent: u64,
+    /// Messages to producers that did not go out, by the label of [`WritebackFailure`]; every label is there.
+    /// `connection_lost` was counted as sent before.
+    pub writebacks_failed: Vec<(&'static str, u64)>,
+    /// HTTP requests by the label of [`Route`] and the class of the status (`2xx`); only those that occurred.
+    pub http_requests: Vec<(&'static str, &'static str, u64)>,
+    /// Calls of workflows to the outside, by the label of [`OutboundOutcome`]; every label is there.
+    pub outbound_calls: Vec<(&'static str, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_count_stands_at_its_label() {
+        let counters = Counters::default();
+        for (index, reason) in FrameRefusal::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            (0..=index).for_each(|_| counters.frame_refused(*reason));
+        }
+        counters.http_request(Route::Query, 400);
+        counters.http_request(Route::Producers, 101);
+        counters.writebacks_failed(WritebackFailure::ConnectionLost, 3);
+        let stats = counters.snapshot();
+        assert_eq!(stats.frames_refused[0], ("short", 1));
+        assert_eq!(stats.frames_refused[8], ("not_finite", 9));
+        assert_eq!(stats.http_requests, [("/", "1xx", 1), ("/api/v1/query", "4xx", 1)]);
+        assert_eq!(stats.writebacks_failed.last(), Some(&("connection_lost", 3)));
+    }
+}
