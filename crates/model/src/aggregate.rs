@@ -2,12 +2,12 @@
 
 use crate::Op;
 
-/// Count, sum, minimum and maximum of a set of finite values. Merging two of them gives that of both sets together, so a
-/// chunk on disk, a pane of a window and a query over many series are the same thing.
+/// Count, sum, minimum and maximum of a set of finite values. Merging two of them gives that of both sets together, so
+/// a chunk on disk, a pane of a window and a query over many series are the same thing.
 ///
-/// The sum is compensated (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974): its
-/// error does not grow with the number of values. It may leave the finite range on the way and come back; one that ends
-/// outside answers the largest finite value of its sign, and [`Aggregate::is_saturated`] says so.
+/// The sum is compensated (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974):
+/// its error does not grow with the number of values. It may leave the finite range on the way and come back; one that
+/// ends outside answers the largest finite value of its sign, and [`Aggregate::is_saturated`] says so.
 ///
 /// ```
 /// use slung_model::{Aggregate, Op};
@@ -52,12 +52,13 @@ impl Aggregate {
     }
 
     /// Takes one more value, which must be finite.
+    #[inline]
     pub fn push(&mut self, value: f64) {
         debug_assert!(value.is_finite(), "values are validated before they get here");
         self.count += 1;
         self.add(value);
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
+        self.min = smaller(self.min, value);
+        self.max = larger(self.max, value);
     }
 
     /// Takes all that the other one has seen.
@@ -66,10 +67,11 @@ impl Aggregate {
         self.carry += other.carry;
         self.add(other.sum);
         self.add(other.compensation);
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
+        self.min = smaller(self.min, other.min);
+        self.max = larger(self.max, other.max);
     }
 
+    #[inline]
     fn add(&mut self, value: f64) {
         let total = self.sum + value;
         if total.is_infinite() {
@@ -79,8 +81,8 @@ impl Aggregate {
         self.sum = total;
     }
 
-    /// The same by halves, where the sum leaves the finite range. Nothing more is lost: halving such numbers is exact, and
-    /// so is taking 2^1023 from a half that lies between that and its double.
+    /// The same by halves, where the sum leaves the finite range. Nothing more is lost: halving such numbers is exact,
+    /// and so is taking 2^1023 from a half that lies between that and its double.
     #[cold]
     fn add_and_carry(&mut self, value: f64) {
         let (a, b) = (self.sum / 2.0, value / 2.0);
@@ -141,5 +143,15 @@ impl Aggregate {
 
 /// What is lost where `a + b` is rounded to `total`, exactly.
 fn rounded_off(a: f64, b: f64, total: f64) -> f64 {
-    if a.abs() >= b.abs() { (a - total) + b } else { (b - total) + a }
+    let (large, small) = if a.abs() >= b.abs() { (a, b) } else { (b, a) };
+    (large - total) + small
+}
+
+/// One comparison: `f64::min` takes more instructions, for NaN, which is not among the values.
+fn smaller(a: f64, b: f64) -> f64 {
+    if b < a { b } else { a }
+}
+
+fn larger(a: f64, b: f64) -> f64 {
+    if b > a { b } else { a }
 }

@@ -77,8 +77,8 @@ impl Catalogue {
         self.keys.get(id.index())
     }
 
-    /// The series that the query means, in the order of their ids. Takes time by the shortest list of a tag that every one
-    /// of them must carry, or by the number of series of that name where there is no such tag.
+    /// The series that the query means, in the order of their ids. Takes time by the shortest list of a tag that every
+    /// one of them must carry, or by the number of series of that name where there is no such tag.
     pub fn select(&self, query: &Query) -> Vec<SeriesId> {
         let mut found = Vec::new();
         for name in query.series() {
@@ -174,14 +174,14 @@ fn in_first_only(a: &[SeriesId], b: &[SeriesId]) -> Vec<SeriesId> {
     left
 }
 
-/// The index of the first one that is not below `id`: steps that double, then a binary search in the last of them, so that
-/// the cost goes with the distance and not with the length of the list.
+/// The index of the first one that is not below `id`: steps that double, then a binary search in the last of them, so
+/// that the cost goes with the distance and not with the length of the list.
 fn leap(ids: &[SeriesId], id: SeriesId) -> usize {
     let mut step = 1;
     while step < ids.len() && ids[step] < id {
         step *= 2;
     }
     let from = step / 2;
-    let to = ids.len().min(step + 1);
+    let to = ids.len().min(step);
     from + ids[from..to].partition_point(|other| *other < id)
 }

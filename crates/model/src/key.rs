@@ -22,8 +22,8 @@ impl SeriesId {
     }
 }
 
-/// A series: its name, and its tags in byte order, each once. Compared by its parts, so the name `a,b=1` without tags is
-/// not the name `a` with the tag `b=1`. Cloning shares the text.
+/// A series: its name, and its tags in byte order, each once. Compared by its parts, so the name `a,b=1` without tags
+/// is not the name `a` with the tag `b=1`. Cloning shares the text.
 ///
 /// ```
 /// use slung_model::SeriesKey;
@@ -36,7 +36,8 @@ pub struct SeriesKey {
     /// The name, then each tag with a [`SEPARATOR`] before it. The separator sorts below every other character and is
     /// refused in names and tags, so comparing the text is comparing the parts.
     text: Arc<str>,
-    /// Follows from the text, as the next one does; kept so that the parts need not be counted. 1 to [`NAME_BYTES_MAX`].
+    /// Follows from the text, as the next one does; kept so that the parts need not be counted. 1 to
+    /// [`NAME_BYTES_MAX`].
     name_bytes: u16,
     /// At most [`TAGS_MAX`].
     tag_count: u16,

@@ -9,8 +9,8 @@ use crate::SeriesId;
 pub const TIMESTAMP_MAX: i64 = (1 << 53) - 1;
 /// The earliest timestamp that is accepted.
 pub const TIMESTAMP_MIN: i64 = -TIMESTAMP_MAX;
-/// How far ahead of the server's clock a timestamp may be unless configured otherwise: 24 hours, so that one wrong clock
-/// can't push a window into the next century.
+/// How far ahead of the server's clock a timestamp may be unless configured otherwise: 24 hours, so that one wrong
+/// clock can't push a window into the next century.
 pub const AHEAD_MICROS_MAX: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// One value of one series at one time.

@@ -4,6 +4,7 @@
 mod parse;
 mod print;
 
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::{SeriesKey, TimeRange};
@@ -53,9 +54,9 @@ impl Op {
 
 /// Which tags a series must carry.
 ///
-/// In a parsed query it is in normal form: [`Filter::All`] stands alone, [`Filter::Not`] holds no other one, a chain has
-/// at least two parts and none that is a chain of the same kind, the parts in the order of the text. Depth is at most two
-/// levels per tag, so that recursion over it is safe.
+/// In a parsed query it is in normal form: [`Filter::All`] stands alone, [`Filter::Not`] holds no other one, a chain
+/// has at least two parts and none that is a chain of the same kind, the parts in the order of the text. Depth is at
+/// most two levels per tag, so that recursion over it is safe.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// Every series.
@@ -120,8 +121,8 @@ impl Time {
     const NOW: Self = Self::Ago(0);
 }
 
-/// The range of a query as written, earlier end first where that is known without a clock; of an absolute and a relative
-/// end, the absolute one first.
+/// The range of a query as written, earlier end first where that is known without a clock; of an absolute and a
+/// relative end, the absolute one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QueryRange {
     /// One end.
@@ -156,9 +157,9 @@ pub enum Window {
     },
 }
 
-/// A query, in normal form: two texts that mean the same by the rules of the language (letter case, blanks, `,` for AND,
-/// `a NOT b`, NOT NOT, parentheses that change nothing, order and repetition of series, order of the ends of a range,
-/// units) are equal. No more than that: `a AND b` is not `b AND a`.
+/// A query, in normal form: two texts that mean the same by the rules of the language (letter case, blanks, `,` for
+/// AND, `a NOT b`, NOT NOT, parentheses that change nothing, order and repetition of series, order of the ends of a
+/// range, units) are equal. No more than that: `a AND b` is not `b AND a`.
 ///
 /// ```
 /// use slung_model::{Op, Query};
@@ -168,12 +169,15 @@ pub enum Window {
 /// assert_eq!(query, query.to_string().parse()?);
 /// # Ok::<(), slung_model::QueryError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Query {
     op: Op,
     series: Vec<Box<str>>,
     filter: Filter,
     range: Option<QueryRange>,
+    /// The text as it was written, where that of the normal form is too long to be read again. No part of what the
+    /// query means.
+    verbatim: Option<Box<str>>,
 }
 
 /// Why a text is no query.
@@ -201,6 +205,10 @@ impl Query {
         parse::parse(text)
     }
 
+    fn meaning(&self) -> (Op, &[Box<str>], &Filter, Option<QueryRange>) {
+        (self.op, &self.series, &self.filter, self.range)
+    }
+
     /// What is computed.
     pub fn op(&self) -> Op {
         self.op
@@ -226,8 +234,8 @@ impl Query {
         self.range
     }
 
-    /// The range of a historical query with the clock at `now`, in microseconds since the Unix epoch; all of time without
-    /// one.
+    /// The range of a historical query with the clock at `now`, in microseconds since the Unix epoch; all of time
+    /// without one.
     pub fn time_range(&self, now: i64) -> TimeRange {
         let resolve = |time| match time {
             Time::Absolute(at) => at,
@@ -249,6 +257,20 @@ impl Query {
             Some(QueryRange { start: Time::Ago(width_micros), end: Time::NOW }) => Ok(Window::Sliding { width_micros }),
             Some(_) => Err(NotLive),
         }
+    }
+}
+
+impl PartialEq for Query {
+    fn eq(&self, other: &Self) -> bool {
+        self.meaning() == other.meaning()
+    }
+}
+
+impl Eq for Query {}
+
+impl Hash for Query {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.meaning().hash(state);
     }
 }
 
@@ -277,8 +299,8 @@ const UNITS: [Unit; 7] = [
     Unit { names: &["us"], micros: 1 },
 ];
 
-/// Whether a character may stand in a series name without quotes: a run of them is a name, without the blanks around it.
-/// Control characters end no run, they are refused in it.
+/// Whether a character may stand in a series name without quotes: a run of them is a name, without the blanks around
+/// it. Control characters end no run, they are refused in it.
 fn bare_in_names(c: char) -> bool {
     !matches!(c, ':' | ',' | '[' | ']' | '"')
 }

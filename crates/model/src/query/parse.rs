@@ -1,5 +1,6 @@
 //! From text to query: recursive descent with the limits of the language, and errors that name a byte.
 
+use super::print::normal_form;
 use super::{
     Filter, Op, QUERY_BYTES_MAX, QUERY_NESTING_MAX, QUERY_SERIES_MAX, QUERY_TAGS_MAX, Query, QueryError, QueryRange,
     Time, UNITS, bare_in_names, bare_in_tags,
@@ -14,7 +15,11 @@ pub(super) fn parse(text: &str) -> Result<Query, QueryError> {
         let what = format!("the query has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len());
         return Err(QueryError { at: text.floor_char_boundary(QUERY_BYTES_MAX), what });
     }
-    Parser { text, at: 0, tags: 0 }.query()
+    let mut query = Parser { text, at: 0, tags: 0 }.query()?;
+    if normal_form(&query).len() > QUERY_BYTES_MAX {
+        query.verbatim = Some(text.into());
+    }
+    Ok(query)
 }
 
 struct Parser<'t> {
@@ -39,11 +44,11 @@ impl<'t> Parser<'t> {
             let expected = if range.is_some() { "the end" } else { "the end, or `:` with a range" };
             return Err(self.unexpected(expected));
         }
-        Ok(Query { op, series, filter, range })
+        Ok(Query { op, series, filter, range, verbatim: None })
     }
 
-    /// What precedes the first `:` is the series list if `[` follows that `:`, otherwise the op. With a comma, a quote or a
-    /// bracket in it, it can only be a series list, and it says more about a mistake to read it as one.
+    /// What precedes the first `:` is the series list if `[` follows that `:`, otherwise the op. With a comma, a quote
+    /// or a bracket in it, it can only be a series list, and it says more about a mistake to read it as one.
     fn starts_with_op(&self) -> bool {
         match self.text.split_once([':', ',', '"', '[', ']']) {
             Some((head, tail)) => self.text[head.len()..].starts_with(':') && !tail.trim_start().starts_with('['),

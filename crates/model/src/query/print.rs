@@ -2,18 +2,17 @@
 
 use std::fmt::{self, Write};
 
-use super::{Filter, Op, QUERY_BYTES_MAX, Query, QueryRange, Time, UNITS, bare_in_names, bare_in_tags, is_connector};
+use super::{Filter, Op, Query, QueryRange, Time, UNITS, bare_in_names, bare_in_tags, is_connector};
 
-/// The text of the query, which parses to the same query again: parentheses, quotes and the two ends of a range only where
-/// they are needed, each time in the largest unit that is exact. Queries that come near the limit of the language with
-/// their words squeezed together (`"a b"OR"c d",x`) are printed that way; all others with `AND` and blanks.
+/// The text of the query, which parses to the same query again: parentheses, quotes and the two ends of a range only
+/// where they are needed, each time in the largest unit that is exact. A query whose text would come out longer than
+/// [`QUERY_BYTES_MAX`](super::QUERY_BYTES_MAX), since it was written with fewer blanks, stays as it was written.
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Printer::print(self, false);
-        if text.len() > QUERY_BYTES_MAX {
-            text = Printer::print(self, true);
+        match &self.verbatim {
+            Some(text) => f.write_str(text),
+            None => f.write_str(&normal_form(self)),
         }
-        f.write_str(&text)
     }
 }
 
@@ -23,37 +22,40 @@ impl fmt::Display for Op {
     }
 }
 
+/// May be several times as long as what was parsed: `,` becomes ` AND `.
+pub(super) fn normal_form(query: &Query) -> String {
+    let mut printer = Printer { out: String::new() };
+    printer.query(query);
+    printer.out
+}
+
 struct Printer {
     out: String,
-    /// No byte more than the shortest text of the query that there is, so that what was parsed never prints longer.
-    tight: bool,
 }
 
 impl Printer {
-    fn print(query: &Query, tight: bool) -> String {
-        let mut printer = Self { out: String::new(), tight };
+    fn query(&mut self, query: &Query) {
         if query.op != Op::Raw {
-            printer.out.push_str(query.op.name());
-            printer.out.push(':');
+            self.out.push_str(query.op.name());
+            self.out.push(':');
         }
         for (index, name) in query.series.iter().enumerate() {
             if index > 0 {
-                printer.out.push(',');
+                self.out.push(',');
             }
             let bare = name.chars().all(bare_in_names) && name.trim().len() == name.len();
-            if bare { printer.out.push_str(name) } else { printer.out.push_str(&quoted(name)) }
+            if bare { self.out.push_str(name) } else { self.out.push_str(&quoted(name)) }
         }
-        printer.out.push_str(":[");
-        printer.chain(&query.filter);
-        printer.out.push(']');
+        self.out.push_str(":[");
+        self.chain(&query.filter);
+        self.out.push(']');
         if let Some(range) = query.range {
-            printer.range(range);
+            self.range(range);
         }
-        printer.out
     }
 
-    /// What stands between brackets or parentheses. Evaluation goes from left to right, so the first part of a chain needs
-    /// no parentheses, whatever it is.
+    /// What stands between brackets or parentheses. Evaluation goes from left to right, so the first part of a chain
+    /// needs no parentheses, whatever it is.
     fn chain(&mut self, filter: &Filter) {
         let (word, parts) = match filter {
             Filter::All => return,
@@ -66,11 +68,7 @@ impl Printer {
                 self.chain(part);
                 continue;
             }
-            match (word, part) {
-                ("AND", Filter::Not(_)) if self.tight => {}
-                ("AND", _) if self.tight => self.token(","),
-                _ => self.token(word),
-            }
+            self.token(word);
             self.operand(part);
         }
     }
@@ -93,14 +91,8 @@ impl Printer {
         }
     }
 
-    /// Appends a token of the tag language, with a blank before it where one is needed, or reads better.
     fn token(&mut self, token: &str) {
-        let blank = if self.tight {
-            self.out.ends_with(bare_in_tags) && token.starts_with(bare_in_tags)
-        } else {
-            !self.out.ends_with(['[', '(']) && token != ")"
-        };
-        if blank {
+        if !self.out.ends_with(['[', '(']) && token != ")" {
             self.out.push(' ');
         }
         self.out.push_str(token);
@@ -118,7 +110,6 @@ impl Printer {
 
     fn time(&mut self, time: Time) {
         let written = match time {
-            Time::NOW if self.tight => self.out.write_str("0s"),
             Time::NOW => self.out.write_str("now"),
             Time::Absolute(at) => write!(self.out, "{at}"),
             Time::Ago(micros) => {

@@ -88,8 +88,8 @@ fn chain(dice: &mut Dice, depth: usize, tags_left: &mut usize, out: &mut Vec<Tok
     }
 }
 
-/// What the tokens mean to a series that carries those tags, straight from the words of the language: one precedence, left
-/// to right. Builds no tree.
+/// What the tokens mean to a series that carries those tags, straight from the words of the language: one precedence,
+/// left to right. Builds no tree.
 pub(crate) fn evaluate(tokens: &[Token], carried: &[&str]) -> bool {
     let mut at = 0;
     let value = evaluate_chain(tokens, &mut at, carried);
@@ -200,8 +200,8 @@ fn word(text: &mut String, word: &str, dice: &mut Dice) {
 /// A valid tag list as text, with its tokens.
 pub(crate) fn tag_list(dice: &mut Dice) -> (String, Vec<Token>) {
     let tokens = tokens(dice);
-    // Random blanks may take it past the limit of the language; without throws none is written that isn't needed. Tokens
-    // without a limit are the NOTs, and there are fewer of them than throws.
+    // Random blanks may take it past the limit of the language; without throws none is written that isn't needed.
+    // Tokens without a limit are the NOTs, and there are fewer of them than throws.
     let mut text = write_tags(&tokens, dice);
     if text.len() > 4000 {
         text = write_tags(&tokens, &mut Dice::default());

@@ -101,9 +101,13 @@ fn with_parentheses(tokens: &[Token], dice: &mut Dice) -> Vec<Token> {
     out
 }
 
-fn hash(query: &Query) -> u64 {
-    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(query)
+fn word() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&WORDS[..])
+}
+
+/// Where, how many bytes go, and what comes in their place.
+fn damage() -> impl Strategy<Value = (prop::sample::Index, usize, &'static str)> {
+    (any::<prop::sample::Index>(), 0..5usize, prop_oneof![Just(""), word()])
 }
 
 proptest! {
@@ -118,7 +122,10 @@ proptest! {
     }
 
     #[test]
-    fn a_filter_means_what_its_words_say(mut throws in dice(300), carried in prop::sample::subsequence(TAGS.to_vec(), 0..=16)) {
+    fn a_filter_means_what_its_words_say(
+        mut throws in dice(300),
+        carried in prop::sample::subsequence(TAGS.to_vec(), 0..=TAGS.len()),
+    ) {
         let (text, tokens) = tag_list(&mut throws);
         let query = Query::parse(&format!("t:[{text}]")).unwrap();
         let key = SeriesKey::new("t", &carried).unwrap();
@@ -136,17 +143,16 @@ proptest! {
         let (a, b) = (Query::parse(&one), Query::parse(&two));
         prop_assert!(a.is_ok(), "{}: {:?}", one, a);
         prop_assert_eq!(&a, &b, "{} and {}", one, two);
-        let (a, b) = (a.unwrap(), b.unwrap());
-        prop_assert_eq!(hash(&a), hash(&b));
-        prop_assert_eq!(HashSet::from([a, b]).len(), 1);
+        prop_assert_eq!(HashSet::from([a.unwrap(), b.unwrap()]).len(), 1, "the hashes differ");
     }
 
     /// Written without a blank too many and padded up to the limit, a query still prints within the limit.
     #[test]
-    fn a_text_of_the_full_length_prints_within_the_limit(mut throws in dice(600)) {
+    fn a_text_of_the_full_length_prints_within_the_limit(mut throws in dice(250)) {
         let (_, tokens) = tag_list(&mut throws);
         let text = format!("t:[{}", write_tags(&tokens, &mut Dice::default()));
-        prop_assume!(text.len() < 4096 - 8 && tokens.iter().filter(|token| matches!(token, Token::Tag(_))).count() < 64);
+        let tags = tokens.iter().filter(|token| matches!(token, Token::Tag(_))).count();
+        prop_assume!(tags < 64 && text.len() < 4096 - 2);
         let padding = "x".repeat(4096 - text.len() - 2);
         let text = format!("{text},{padding}]");
         prop_assert_eq!(text.len(), 4096);
@@ -164,17 +170,17 @@ proptest! {
     }
 
     #[test]
-    fn any_words_of_the_language(words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..60)) {
+    fn any_words_of_the_language(words in prop::collection::vec(word(), 0..60)) {
         check_any(&words.concat())?;
     }
 
     #[test]
-    fn a_valid_text_with_some_damage(mut throws in dice(200), damage in prop::collection::vec((any::<prop::sample::Index>(), 0..3u8, prop::sample::select(&WORDS[..])), 1..6)) {
+    fn a_valid_text_with_some_damage(mut throws in dice(200), damage in prop::collection::vec(damage(), 1..6)) {
         let mut text = query_text(&mut throws);
-        for (at, kind, word) in damage {
+        for (at, taken, word) in damage {
             let start = text.floor_char_boundary(at.index(text.len() + 1));
-            let end = if kind == 0 { start } else { text.floor_char_boundary(start + 4) };
-            text.replace_range(start..end, if kind == 2 { "" } else { word });
+            let end = text.floor_char_boundary(start + taken);
+            text.replace_range(start..end, word);
         }
         check_any(&text)?;
     }

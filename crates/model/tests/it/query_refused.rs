@@ -34,6 +34,7 @@ fn ops() {
         ("  MEAN : temp:[x]", 2, &unknown("MEAN")),
         ("??:temp:[x]", 0, &unknown("??")),
         ("temp:sensor=1", 0, &unknown("temp")),
+        ("temp:", 0, &unknown("temp")),
         ("a\0b:temp:[x]", 0, &unknown("a b")),
         // What no op can hold is read as a series list.
         (r#""AVG":temp:[x]"#, 6, "expected `[` with the tags, found `temp:`"),
