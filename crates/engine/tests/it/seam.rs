@@ -1,26 +1,40 @@
 //! Between a subscription's history and its stream there is no gap and no overlap, and both stand in one order of writes.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use slung_engine::{Engine, Options};
 use slung_live::{HandleId, Subscriber};
-use slung_model::Point;
+use slung_model::{Clock, Point};
 use slung_store::sim::SimVfs;
 
-use crate::support::{SECOND, TODAY, open, query, resolve, values};
+use crate::support::{SECOND, TODAY, query, resolve, values};
 
 const WRITERS: u32 = 3;
 const READERS: usize = 3;
+/// Subscriptions by each reader to each query, at about even distances.
+const ROUNDS: u32 = 40;
+/// Points by each writer.
 const POINTS: u32 = 2_000;
 
+/// Whoever looks at it, under whichever lock, lets others run first.
+struct YieldingClock;
+
+impl Clock for YieldingClock {
+    fn now_micros(&self) -> i64 {
+        thread::yield_now();
+        TODAY
+    }
+}
+
 /// Nothing is merged away, so that a reader sees each step.
-fn roomy(window_points_max: usize) -> Options {
+fn open(window_points_max: usize) -> Engine {
     let mut options = Options::default();
     options.live.queue_updates_max = 1 << 20;
     options.live.window_points_max = window_points_max;
-    options
+    Engine::open(Arc::new(SimVfs::new(7)), Arc::new(YieldingClock), Path::new("data"), options).unwrap().0
 }
 
 struct Registered {
@@ -29,32 +43,35 @@ struct Registered {
     text: String,
 }
 
-/// Runs the writers, and beside them readers that keep registering queries until all is written.
-fn stream(engine: &Arc<Engine>, texts: &[&str], write: impl Fn(&Engine, u32) + Sync) -> Vec<Registered> {
-    let writing = AtomicUsize::new(WRITERS as usize);
+/// Runs the writers, and beside them readers that register queries all the time. `write` writes one batch from the given
+/// point on, and says how many there were.
+fn stream(engine: &Engine, texts: &[&str], write: impl Fn(&Engine, u32, u32) -> u32 + Sync) -> Vec<Registered> {
+    let written = AtomicU32::new(0);
+    let (write, written) = (&write, &written);
     thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (write, writing) = (&write, &writing);
             scope.spawn(move || {
-                write(engine, writer);
-                writing.fetch_sub(1, Ordering::SeqCst);
+                let mut next = 0;
+                while next < POINTS {
+                    let count = write(engine, writer, next);
+                    next += count;
+                    written.fetch_add(count, Ordering::SeqCst);
+                }
             });
         }
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
-                scope.spawn(|| {
+                scope.spawn(move || {
                     let mut registered = Vec::new();
-                    // The writers would wait long for subscriptions without end.
-                    for round in 0..20 {
-                        if round > 0 && writing.load(Ordering::SeqCst) == 0 {
-                            break;
+                    for round in 0..ROUNDS {
+                        while written.load(Ordering::SeqCst) < round * WRITERS * POINTS / ROUNDS {
+                            thread::yield_now();
                         }
                         for text in texts {
                             let subscriber = engine.subscriber();
                             let handle = engine.subscribe(&subscriber, &query(text)).unwrap();
                             registered.push(Registered { subscriber, handle, text: (*text).to_owned() });
                         }
-                        thread::yield_now();
                     }
                     registered
                 })
@@ -68,49 +85,44 @@ fn stream(engine: &Arc<Engine>, texts: &[&str], write: impl Fn(&Engine, u32) + S
 /// twice, and one that is in neither is missing. Series come into being all along.
 #[test]
 fn every_point_is_in_exactly_one_of_history_and_stream() {
-    let engine = Arc::new(open(SimVfs::new(7), roomy(1)));
+    let engine = open(1);
     let everything = format!("COUNT:temp:[]:[0,{}]", 2 * TODAY);
-    let registered = stream(&engine, &[&everything], |engine, writer| {
-        let mut series = resolve(engine, "temp", writer);
-        let mut next = 0;
-        while next < POINTS {
-            if next % 7 == 0 {
-                series = resolve(engine, "temp", writer + WRITERS * next);
-            }
-            let batch: Vec<_> = (next..POINTS.min(next + 1 + next % 5))
-                .map(|i| Point { series, timestamp: i64::from(i) * SECOND, value: 1.0 })
-                .collect();
-            engine.write(None, &batch).unwrap();
-            next += batch.len() as u32;
-        }
+    let registered = stream(&engine, &[&everything], |engine, writer, next| {
+        let series = resolve(engine, "temp", writer + WRITERS * (next / 7));
+        let batch: Vec<_> = (next..POINTS.min(next + 1 + next % 5))
+            .map(|i| Point { series, timestamp: i64::from(i) * SECOND, value: 1.0 })
+            .collect();
+        engine.write(None, &batch).unwrap();
+        batch.len() as u32
     });
     let last = Point { series: resolve(&engine, "temp", 0), timestamp: TODAY, value: 1.0 };
     engine.write(None, &[last]).unwrap();
 
     let total = f64::from(WRITERS * POINTS + 1);
     assert_eq!(engine.query(&query(&everything)).unwrap().value, Some(total));
-    assert!(registered.len() >= READERS);
+    let mut firsts: Vec<f64> = Vec::new();
     for Registered { subscriber, handle, .. } in registered {
         let values = values(&subscriber, handle);
         assert_eq!(values.last(), Some(&total));
         assert!(values.windows(2).all(|pair| pair[1] == pair[0] + 1.0), "each write is one more");
+        firsts.push(values[0]);
     }
+    assert!(firsts.iter().any(|first| *first > 1.0 && *first < total), "some began in the middle");
 }
 
 /// Writers overwrite each other's points, so that the sums agree only where the last one to write a point is the same one in
 /// the store and in each window.
 #[test]
 fn windows_agree_with_history_after_concurrent_writes() {
-    let engine = Arc::new(open(SimVfs::new(7), roomy(1_000_000)));
+    let engine = open(1_000_000);
     let everything = format!("[0,{}]", 2 * TODAY);
     let absolute = ["COUNT", "SUM"].map(|op| format!("{op}:temp:[]:{everything}"));
     let texts = ["COUNT:temp:[]:[1h]", "SUM:temp:[]:[1h]", "MAX:temp:[]:[5m]", &absolute[0], &absolute[1]];
-    let registered = stream(&engine, &texts, |engine, writer| {
-        for i in 0..POINTS {
-            let series = resolve(engine, "temp", i % 3);
-            let timestamp = TODAY + i64::from((i * 31) % POINTS) * SECOND;
-            engine.write(None, &[Point { series, timestamp, value: f64::from(writer * POINTS + i) }]).unwrap();
-        }
+    let registered = stream(&engine, &texts, |engine, writer, i| {
+        let series = resolve(engine, "temp", i % 3);
+        let timestamp = TODAY + i64::from((i * 31) % POINTS) * SECOND;
+        engine.write(None, &[Point { series, timestamp, value: f64::from(writer * POINTS + i) }]).unwrap();
+        1
     });
     let end = TODAY + i64::from(POINTS) * SECOND;
     let last = Point { series: resolve(&engine, "temp", 0), timestamp: end, value: 1.0 };
