@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_engine::Engine;
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey};
-use slung_net::{Backend, QueryAnswer, QueryRefused, Refused, WriteRefused};
+use slung_net::{Backend, QueryAnswer, QueryRefused, WriteRefused};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -33,16 +33,12 @@ impl Backend for EngineBackend {
         self.engine.ahead_micros_max()
     }
 
-    fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, Refused> {
-        self.engine.resolve(key).map_err(|error| Refused(error.to_string()))
+    fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
+        self.engine.resolve(key).map_err(refused)
     }
 
     fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, WriteRefused> {
-        self.engine.try_write(producer, points).map_err(|error| match error {
-            slung_engine::Error::Busy => WriteRefused::Busy,
-            slung_engine::Error::Point { .. } => WriteRefused::Invalid(error.to_string()),
-            other => WriteRefused::Storage(other.to_string()),
-        })
+        self.engine.try_write(producer, points).map_err(refused)
     }
 
     fn durable(&self) -> watch::Receiver<Seq> {
@@ -55,7 +51,12 @@ impl Backend for EngineBackend {
             .and_then(|query| {
                 let answer =
                     self.engine.query(&query).map_err(|error| QueryRefused { at: None, what: error.to_string() })?;
-                Ok(QueryAnswer { query: query.to_string(), value: answer.value, count: answer.count, range: answer.range })
+                Ok(QueryAnswer {
+                    query: query.to_string(),
+                    value: answer.value,
+                    count: answer.count,
+                    range: answer.range,
+                })
             });
         std::future::ready(answer).boxed()
     }
@@ -70,5 +71,17 @@ impl Backend for EngineBackend {
 
     fn producer_closed(&self, producer: ProducerId) {
         self.engine.producer_closed(producer);
+    }
+}
+
+/// What is wrong with the points themselves, and what with the place where they should go.
+fn refused(error: slung_engine::Error) -> WriteRefused {
+    use slung_store::Error as Store;
+    match error {
+        slung_engine::Error::Busy => WriteRefused::Busy,
+        slung_engine::Error::Point { .. } | slung_engine::Error::Store(Store::TooManySeries { .. }) => {
+            WriteRefused::Invalid(error.to_string())
+        }
+        other => WriteRefused::Storage(other.to_string()),
     }
 }

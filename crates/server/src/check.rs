@@ -7,9 +7,8 @@ use crate::cli::CheckArgs;
 /// Prints what the module is; fails with everything that is wrong with it.
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
-    let path = args.file.display();
+    let path = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {path}"))?;
-    let report = slung_host::check(&bytes).with_context(|| format!("{path} is no workflow"))?;
-    println!("{path}: good\n{report}");
+    println!("{}", slung_host::check(&path, &bytes)?);
     Ok(())
 }

@@ -64,7 +64,7 @@ pub(crate) fn events<'a>(
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line) + skipped as u64;
         let field = |index: usize| record.get(index).unwrap_or_default();
-        let event = || {
+        let event = || -> anyhow::Result<InputEvent> {
             Ok(InputEvent {
                 timestamp: timestamp_micros(field(timestamp))?,
                 value: finite(field(value))?,
@@ -151,12 +151,8 @@ mod tests {
     fn json_lines_may_name_series_and_tags() {
         let text = "\n{\"timestamp\":5,\"value\":1}\n\n{\"timestamp\":\"1970-01-01T00:00:01Z\",\"value\":2.5,\
                     \"series\":\"s\",\"tags\":[\"a=1\"]}";
-        let named = InputEvent {
-            timestamp: 1_000_000,
-            value: 2.5,
-            series: Some("s".to_owned()),
-            tags: vec!["a=1".to_owned()],
-        };
+        let named =
+            InputEvent { timestamp: 1_000_000, value: 2.5, series: Some("s".to_owned()), tags: vec!["a=1".to_owned()] };
         assert_eq!(read(text).unwrap(), [plain(5, 1.0), named]);
     }
 

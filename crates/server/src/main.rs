@@ -1,2 +1,64 @@
-//! Skeleton.
-fn main() {}
+//! The binary `slung`: reads the command line and runs what it asks for.
+
+mod backend;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod input;
+mod labels;
+mod metrics;
+mod query;
+mod serve;
+mod world;
+mod write;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // The demo shows a result, not a server's life.
+    let default = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    log_to_stderr(cli.log.as_deref().unwrap_or(default))?;
+    match cli.command {
+        Command::Serve(args) => serve::serve(&args).await?,
+        Command::Write(args) => write::write(args).await?,
+        Command::Query(args) => query::query(&args).await?,
+        Command::Check(args) => check::check(&args)?,
+        Command::Demo(args) => return demo::demo(&args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("slung: {error:#}");
+}

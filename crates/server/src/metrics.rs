@@ -8,8 +8,146 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use slung_engine::Engine;
+use slung_host::{State, Workflow};
+use slung_live::Subscriber;
+use slung_net::Counters;
 
-/// Writes metrics, each with its help.
+/// A workflow that was started, and whose updates it reads.
+pub(crate) struct RunningWorkflow {
+    /// How it goes.
+    pub(crate) workflow: Workflow,
+    /// What waits for it.
+    pub(crate) subscriber: Arc<Subscriber>,
+}
+
+/// Renders everything.
+pub(crate) struct Metrics(Registry);
+
+impl Metrics {
+    /// Those of a server.
+    pub(crate) fn new(engine: Arc<Engine>, counters: Arc<Counters>, workflows: Arc<[RunningWorkflow]>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Owners { engine, counters, workflows }));
+        Self(registry)
+    }
+
+    /// The text.
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0).expect("a string takes everything");
+        text
+    }
+}
+
+struct Owners {
+    engine: Arc<Engine>,
+    counters: Arc<Counters>,
+    workflows: Arc<[RunningWorkflow]>,
+}
+
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owners")
+    }
+}
+
+impl Collector for Owners {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        self.engine(&mut writer)?;
+        self.network(&mut writer)?;
+        self.workflows(&mut writer)
+    }
+}
+
+impl Owners {
+    fn engine(&self, out: &mut Writer) -> fmt::Result {
+        let stats = self.engine.stats();
+        let (store, live) = (stats.store, stats.live);
+        out.gauge("slung_store_writable", "1 while writes are accepted", self.engine.health().is_ok().into())?;
+        out.gauge("slung_store_series", "Series that are known", store.series)?;
+        out.gauge("slung_store_points", "Points that are held, one per series and timestamp", store.points)?;
+        out.gauge("slung_store_log_bytes", "Length of the log", store.log_bytes)?;
+        out.gauge("slung_store_pending_bytes", "Bytes that wait for the disk", store.pending_bytes)?;
+        out.counter("slung_store_points_written", "Points that were taken", store.points_written)?;
+        out.counter("slung_store_points_replaced", "Points that replaced one of the same time", store.points_replaced)?;
+        out.counter("slung_store_busy", "Writes that found no room and had to be tried again", store.busy)?;
+        out.counter("slung_store_commits", "Commits that were synced to disk", store.commits)?;
+        out.counter("slung_store_sync_micros", "Time that syncing took, microseconds", store.sync_micros)?;
+        out.counter("slung_queries", "Historical queries that were answered", stats.queries)?;
+        out.counter(
+            "slung_sums_saturated",
+            "Sums that left the finite range and were answered with its end",
+            stats.sums_saturated + live.sums_saturated,
+        )?;
+        out.gauge("slung_live_handles", "Live queries that are registered", live.handles as u64)?;
+        out.gauge("slung_live_points", "Points that live windows keep", live.points as u64)?;
+        out.counter("slung_live_late", "Events that were too old for a sliding window", live.late)?;
+        out.counter("slung_live_points_cut", "Points that windows let go for want of room", live.points_cut)
+    }
+
+    fn network(&self, out: &mut Writer) -> fmt::Result {
+        let stats = self.counters.snapshot();
+        out.gauge("slung_connections", "Connections that are open", stats.connections_now)?;
+        out.counter("slung_connections_accepted", "Connections that were accepted", stats.connections_total)?;
+        out.counter("slung_connections_refused", "Connections that were one too many", stats.connections_refused)?;
+        out.gauge("slung_producers", "Producers that are connected", stats.producers_now)?;
+        out.counter("slung_messages", "Messages from producers, refused ones included", stats.messages)?;
+        out.counter("slung_message_bytes", "Bytes in messages from producers", stats.message_bytes)?;
+        out.counter("slung_events", "Events that producers sent and that were stored", stats.events)?;
+        out.counter("slung_batches", "Writes that those events came in", stats.batches)?;
+        out.counter(
+            "slung_busy_waits",
+            "How often a producer was not read because the disk was behind",
+            stats.busy_waits,
+        )?;
+        let help = "Messages from producers that were refused as a whole";
+        out.counters("slung_frames_refused", help, "reason", stats.frames_refused)?;
+        out.counter("slung_writebacks", "Messages that were queued to producers", stats.writebacks_sent)?;
+        let help = "Messages to producers that did not go out";
+        out.counters("slung_writebacks_failed", help, "reason", stats.writebacks_failed)?;
+        let requests =
+            stats.http_requests.into_iter().map(|(route, status, n)| ([("route", route), ("status", status)], n));
+        out.labelled("slung_http_requests", "HTTP requests that were answered", requests)?;
+        let help = "Calls of workflows to the outside";
+        out.counters("slung_outbound_calls", help, "outcome", stats.outbound_calls)
+    }
+
+    fn workflows(&self, out: &mut Writer) -> fmt::Result {
+        let mut each = |name, help, value: &dyn Fn(&RunningWorkflow) -> u64| {
+            let rows = self.workflows.iter().map(|running| (running.workflow.name(), value(running)));
+            out.counters(name, help, "workflow", rows)
+        };
+        each("slung_workflow_events", "Events given to the workflow", &|it| it.workflow.stats().events)?;
+        each("slung_workflow_merged", "Updates merged because it is slow", &|it| it.subscriber.stats().merged)?;
+        each("slung_workflow_dropped", "Raw updates dropped because it is slow", &|it| it.subscriber.stats().dropped)?;
+        each("slung_workflow_busy_micros", "Time that it ran, microseconds", &|it| {
+            u64::try_from(it.workflow.stats().busy.as_micros()).unwrap_or(u64::MAX)
+        })?;
+        let help = "Log lines of the workflow that were too many";
+        each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
+
+        let calls = self.workflows.iter().flat_map(|it| {
+            it.workflow.stats().calls.into_iter().flat_map(move |calls| {
+                let row = move |outcome, n| {
+                    ([("workflow", it.workflow.name()), ("function", calls.function.name()), ("outcome", outcome)], n)
+                };
+                [row("ok", calls.ok), row("failed", calls.failed)]
+            })
+        });
+        out.labelled("slung_workflow_calls", "Calls of host functions", calls)?;
+        let running =
+            self.workflows.iter().map(|it| (it.workflow.name(), (it.workflow.state() == State::Running).into()));
+        out.gauges("slung_workflow_running", "1 while the workflow runs", "workflow", running)?;
+        let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes));
+        out.gauges("slung_workflow_memory_bytes", "Linear memory of the workflow", "workflow", memory)?;
+        let waiting = self.workflows.iter().map(|it| (it.workflow.name(), it.subscriber.stats().waiting as u64));
+        out.gauges("slung_workflow_waiting", "Updates that wait for the workflow", "workflow", waiting)
+    }
+}
+
+/// Writes metrics, each with its help. Counters get the suffix `_total` from the format.
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
@@ -23,23 +161,41 @@ impl Writer<'_> {
         metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
     }
 
-    /// One counter for each value of a label. Nothing where there is no value.
-    fn counters<L: AsRef<str>>(
+    fn counters<'l>(
         &mut self,
         name: &str,
         help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (L, u64)>,
+        label: &'l str,
+        rows: impl IntoIterator<Item = (&'l str, u64)>,
     ) -> fmt::Result {
-        let mut values = values.into_iter().peekable();
-        if values.peek().is_none() {
-            return Ok(());
-        }
+        self.labelled(name, help, rows.into_iter().map(|(row, value)| ([(label, row)], value)))
+    }
+
+    fn labelled<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> fmt::Result {
         let metric = ConstCounter::new(0_u64);
         let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
-        for (value_of_label, value) in values {
-            let labels = [(label, value_of_label.as_ref())];
+        for (labels, value) in rows {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'l str,
+        rows: impl IntoIterator<Item = (&'l str, u64)>,
+    ) -> fmt::Result {
+        let metric = ConstGauge::new(0_u64);
+        let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        for (row, value) in rows {
+            ConstGauge::new(value).encode(family.encode_family(&[(label, row)])?)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use slung_net::client;
 
 use crate::cli::QueryArgs;
 
@@ -12,7 +13,10 @@ pub(crate) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{answer}");
     } else {
-        println!("{}", answer.get("value").unwrap_or(&Value::Null));
+        match answer["value"].as_f64() {
+            Some(value) => println!("{value}"),
+            None => println!("null"),
+        }
     }
     Ok(())
 }
@@ -20,11 +24,8 @@ pub(crate) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
 /// The server's answer to a query, as JSON.
 pub(crate) async fn ask(server: &str, query: &str) -> anyhow::Result<Value> {
     let server = server.trim_end_matches('/');
-    let encoded: String = query.bytes().map(percent).collect();
-    let url = format!("{server}/api/v1/query?q={encoded}");
-    let (status, body) = slung_net::client::http_get(&url)
-        .await
-        .with_context(|| format!("no answer from {server}; is `slung serve` running there?"))?;
+    let url = format!("{server}{}", client::query_path(query));
+    let (status, body) = client::http_get(&url).await.context("is `slung serve` running there?")?;
     let answer: Value = serde_json::from_slice(&body)
         .with_context(|| format!("{server} answers {status} without JSON; is it a Slung server?"))?;
     if status != 200 {
@@ -36,12 +37,4 @@ pub(crate) async fn ask(server: &str, query: &str) -> anyhow::Result<Value> {
         }
     }
     Ok(answer)
-}
-
-fn percent(byte: u8) -> String {
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-        char::from(byte).to_string()
-    } else {
-        format!("%{byte:02X}")
-    }
 }

@@ -1,32 +1,35 @@
-//! `slung serve`: engine, host and network put together, started in that order and stopped in the other.
+//! `slung serve`: engine, network and host put together, started in that order and stopped so that nothing is lost.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use slung_engine::Engine;
-use slung_host::{Host, HostOptions, StartOptions, Workflow};
+use slung_host::{Host, HostOptions, Module, StartOptions};
 use slung_model::SystemClock;
-use slung_net::{HttpClient, Server};
+use slung_net::{AllowRule, Counters, HttpClient, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server, ServerOptions};
+use slung_store::{OsVfs, Recovery};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{info, warn};
 
 use crate::backend::EngineBackend;
 use crate::cli::ServeArgs;
 use crate::config::{Config, WorkflowConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RunningWorkflow};
 use crate::world::{Surroundings, WorkflowWorld};
 
-/// How often windows are looked at for points that time has left behind: they tell at most once a second.
+/// How often sliding windows are looked at for points that time has left behind; they tell once a second at most.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args)?;
-    // Before anything is started, so that no signal finds the default behaviour.
+    // Before anything is started, so that a signal never finds the default behaviour.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut signalled = async || {
         tokio::select! {
@@ -35,20 +38,142 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         }
     };
     let running = Running::start(config).await?;
-    info!("{}: stopping; once more ends at once", signalled().await);
+    info!("listening on http://{0} (producers: ws://{0}/)", running.addr);
+    if !running.addr.ip().is_loopback() {
+        warn!(
+            "{} is not loopback, and there is no access control: whoever reaches it can write and read",
+            running.addr
+        );
+    }
+    let name = signalled().await;
+    info!("{name}: stopping; a second one ends at once");
     tokio::select! {
         stopped = running.stop() => stopped,
-        name = signalled() => anyhow::bail!("{name} again: ended before all was stored"),
+        name = signalled() => anyhow::bail!("{name} again: ended before everything was stored"),
     }
 }
 
 /// A server that takes events.
 pub(crate) struct Running {
+    /// History and live queries.
     pub(crate) engine: Arc<Engine>,
+    /// The workflows, as they were started.
+    pub(crate) workflows: Arc<[RunningWorkflow]>,
+    /// Where it listens.
     pub(crate) addr: SocketAddr,
     host: Host,
-    workflows: Arc<Vec<Workflow>>,
     ticker: JoinHandle<()>,
-    shutdown: oneshot::Sender<()>,
     network: JoinHandle<()>,
+    shutdown: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
+    pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
+        let Config { listen, data, allow_hosts, workflows } = config;
+        let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
+        let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
+        let (host, modules) = spawn_blocking(move || load(workflows)).await??;
+
+        let opened = spawn_blocking(move || {
+            let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, slung_engine::Options::default());
+            opened
+                .with_context(|| format!("data directory {}", data.display()))
+                .inspect(|(_, found)| report(&data, found))
+        });
+        let (engine, _) = opened.await??;
+        let engine = Arc::new(engine);
+        let (commits, durable) = watch::channel(engine.durable_through());
+        engine.on_commit(move |seq| {
+            commits.send_replace(seq);
+        });
+
+        let counters = Arc::new(Counters::default());
+        let producers = Producers::new(QUEUE_BYTES_MAX, Arc::clone(&counters));
+        let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
+        let around =
+            Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
+        let workflows: Arc<[RunningWorkflow]> =
+            modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
+
+        let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows));
+        let backend = EngineBackend::new(Arc::clone(&engine), durable, metrics);
+        let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
+        let addr = server.local_addr();
+        let (shutdown, stop) = oneshot::channel();
+        let network = tokio::spawn(server.run(async {
+            // Dropped without a word, it stops all the same.
+            let _ = stop.await;
+        }));
+        let ticker = tokio::spawn(tick(Arc::clone(&engine)));
+        Ok(Self { engine, workflows, addr, host, ticker, network, shutdown })
+    }
+
+    /// Lets nobody in any more, stores what was received, stops the workflows, and gives the data directory back.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let Self { engine, workflows, host, ticker, network, shutdown, .. } = self;
+        // An error says that the network has ended already, which is what is wanted.
+        let _ = shutdown.send(());
+        network.await.context("the network")?;
+        ticker.abort();
+        // Its only end is the abort.
+        let _ = ticker.await;
+        drop(workflows);
+        spawn_blocking(move || {
+            host.close();
+            let engine = Arc::into_inner(engine).context("the engine is still in use")?;
+            engine.close().context("the last events could not be stored")
+        })
+        .await??;
+        info!("stopped: everything is stored");
+        Ok(())
+    }
+}
+
+async fn tick(engine: Arc<Engine>) {
+    let mut interval = tokio::time::interval(TICK_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        engine.tick();
+    }
+}
+
+/// Compiles every workflow, each module once. Blocks.
+fn load(
+    workflows: std::collections::BTreeMap<String, WorkflowConfig>,
+) -> anyhow::Result<(Host, Vec<(StartOptions, Module)>)> {
+    let host = Host::new(HostOptions::default())?;
+    let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
+    let mut modules = Vec::new();
+    for (name, WorkflowConfig { file, env }) in workflows {
+        let module = match compiled.get(&file) {
+            Some(module) => module.clone(),
+            None => {
+                let bytes =
+                    std::fs::read(&file).with_context(|| format!("workflow {name}: cannot read {}", file.display()))?;
+                host.compile(&file.display().to_string(), &bytes).with_context(|| format!("workflow {name}"))?
+            }
+        };
+        compiled.insert(file, module.clone());
+        modules.push((StartOptions { args: vec![name.clone()], name, env: env.into_iter().collect() }, module));
+    }
+    Ok((host, modules))
+}
+
+fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
+    info!("workflow {}: started", options.name);
+    let world = WorkflowWorld::new(around.clone());
+    let subscriber = world.subscriber();
+    RunningWorkflow { workflow: host.start(module, options, Arc::new(world)), subscriber }
+}
+
+fn report(data: &std::path::Path, recovery: &Recovery) {
+    if let Some(trimmed) = &recovery.trimmed {
+        warn!("trimmed: {trimmed}");
+    }
+    let Recovery { series, points, log_bytes, .. } = recovery;
+    info!("{}: {points} points in {series} series, a log of {log_bytes} bytes", data.display());
 }

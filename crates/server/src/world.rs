@@ -11,6 +11,7 @@ use slung_live::{HandleId, Subscriber, Update};
 use slung_model::{Point, Query, Seq, SeriesKey};
 use slung_net::{HttpClient, Producers};
 use tokio::sync::watch;
+use tracing::warn;
 
 /// The parts that every workflow's world shares.
 #[derive(Clone)]
@@ -36,6 +37,11 @@ impl WorkflowWorld {
     pub(crate) fn new(around: Surroundings) -> Self {
         let subscriber = around.engine.subscriber();
         Self { around, subscriber }
+    }
+
+    /// Where its updates arrive.
+    pub(crate) fn subscriber(&self) -> Arc<Subscriber> {
+        Arc::clone(&self.subscriber)
     }
 }
 
@@ -110,7 +116,22 @@ impl World for WorkflowWorld {
     }
 
     fn writeback_http(&self, method: HttpMethod, url: &str, body: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
-        todo!()
+        let url = url.to_owned();
+        async move {
+            let method = match method {
+                HttpMethod::Get => slung_net::HttpMethod::Get,
+                HttpMethod::Post => slung_net::HttpMethod::Post,
+                HttpMethod::Put => slung_net::HttpMethod::Put,
+                HttpMethod::Delete => slung_net::HttpMethod::Delete,
+            };
+            let response = self.around.http.send(method, &url, body).await.map_err(refusal)?;
+            if !(200..300).contains(&response.status) {
+                // The guest gets the body, as the contract says, but no status: the operator is told.
+                warn!("{url} answered a workflow with status {}", response.status);
+            }
+            Ok(response.body.into())
+        }
+        .boxed()
     }
 }
 
@@ -119,6 +140,7 @@ fn event_json(update: &Update) -> Arc<[u8]> {
     let tags: Vec<&str> = update.key.tags().collect();
     let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
     let (sum, count) = update.state.unzip();
-    let event = EventRef { timestamp: update.timestamp, value: update.value, tags: &tags, producers: &producers, sum, count };
+    let event =
+        EventRef { timestamp: update.timestamp, value: update.value, tags: &tags, producers: &producers, sum, count };
     serde_json::to_vec(&event).expect("finite numbers and strings have a JSON form").into()
 }

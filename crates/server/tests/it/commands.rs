@@ -72,8 +72,7 @@ fn events_are_paced_by_their_own_times() {
     std::fs::write(&file, "timestamp,value\n2024-01-01T00:00:00Z,1\n2024-01-01T00:00:01Z,2\n2024-01-01T00:00:02Z,3\n")
         .unwrap();
     let started = std::time::Instant::now();
-    let output =
-        run(slung().arg("write").arg(&file).args(["--speed", "4x", "--wait", "0", "--url", &server.ws_url()]));
+    let output = run(slung().arg("write").arg(&file).args(["--speed", "4x", "--wait", "0", "--url", &server.ws_url()]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(started.elapsed().as_millis() >= 500, "two seconds at 4x take half a second");
     server.wait_until("all is stored", |server| server.query("SUM:value:[]") == 6.0);

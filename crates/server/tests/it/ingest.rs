@@ -72,7 +72,9 @@ async fn the_sample_of_the_wire_format_and_both_forms_of_text_are_stored() {
     assert_eq!(sample[..], frame("temp", &["sensor=1", "env=prod"], AT, 21.5)[..]);
     let mut producer = server.connect().await;
     producer.send(Message::binary(sample.to_vec())).await;
-    producer.send(Message::text(r#"{"timestamp":1700000000000001,"value":22.5,"series":"temp","tags":["json"]}"#)).await;
+    producer
+        .send(Message::text(r#"{"timestamp":1700000000000001,"value":22.5,"series":"temp","tags":["json"]}"#))
+        .await;
     producer.send(Message::text(r#"{"value":7,"series":"now"}"#)).await;
     // Bytes below 0x80 only, so that they are UTF-8 as they stand.
     let ascii = frame("old", &["client"], 0x0102_0304_0506, 0.0);

@@ -125,8 +125,7 @@ async fn webhook_calls_out_only_where_the_operator_allowed_it() {
     drop(refused);
 
     let allow = format!("127.0.0.1:{port}");
-    let allowed =
-        Server::start(&folder.path().join("allowed"), &["--config", &config, "--allow-host", &allow]);
+    let allowed = Server::start(&folder.path().join("allowed"), &["--config", &config, "--allow-host", &allow]);
     allowed.wait_until("it has subscribed", |server| server.metric("slung_live_handles") == 1.0);
     let mut producer = allowed.connect().await;
     producer.event("temperature", &["machine=1"], AT, 50.0).await;
