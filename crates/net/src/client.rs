@@ -127,8 +127,11 @@ impl Producer {
     /// # Cancel safety
     /// Dropping it gives the attempt up.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
-        let bad = |error: Error| ClientError::Url { url: url.to_owned(), what: error.to_string() };
-        let mut request: Handshake = url.into_client_request().map_err(bad)?;
+        let bad = |what: String| ClientError::Url { url: url.to_owned(), what };
+        let mut request: Handshake = url.into_client_request().map_err(|error| bad(error.to_string()))?;
+        if request.uri().scheme_str() != Some("ws") {
+            return Err(bad("not of the form ws://HOST:PORT/".to_owned()));
+        }
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("slung.plain"));
         // Frames are collected by this client; what it flushes is to leave at once.
         let nodelay = true;
@@ -137,7 +140,7 @@ impl Producer {
                 let (sink, stream) = socket.split();
                 Ok(Self { sender: Sender { sink, frame: Vec::new() }, receiver: Receiver { stream } })
             }
-            Ok(Err(error @ Error::Url(_))) => Err(bad(error)),
+            Ok(Err(error @ Error::Url(_))) => Err(bad(error.to_string())),
             Ok(Err(error)) => Err(ClientError::Connect { url: url.to_owned(), what: error.to_string() }),
             Err(_) => Err(ClientError::TimedOut { what: "connecting", max: CONNECT_TIMEOUT }),
         }

@@ -138,19 +138,20 @@ impl Connection<'_> {
                 return end;
             }
             let stopping = *stop.borrow() || stop.has_changed().is_err();
+            if stopping
+                && self.deadline.is_none()
+                && let Err(end) = self.start_close(CloseCode::Restart, "the server stops")
+            {
+                return end;
+            }
             match took {
+                Took::All => self.wait(stop).await,
                 Took::Batch => tokio::task::yield_now().await,
                 Took::Busy => {
                     if let Err(end) = self.wait_for_room().await {
                         return end;
                     }
                 }
-                Took::All if stopping && self.deadline.is_none() => {
-                    if let Err(end) = self.start_close(CloseCode::Restart, "the server stops") {
-                        return end;
-                    }
-                }
-                Took::All => self.wait(stop).await,
                 Took::End(end) => return end,
             }
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {

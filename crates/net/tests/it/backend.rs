@@ -1,0 +1,209 @@
+//! What stands behind the network in these tests: keeps everything, and can be busy, broken or choosy.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
+use slung_net::{Backend, Counters, QueryAnswer, QueryRefused, WriteRefused};
+use tokio::sync::{Notify, watch};
+
+/// The backend's clock at the start of a test.
+pub(crate) const NOW: i64 = 1_700_000_000_000_000;
+
+/// Longer than anything here takes, however slow the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Every point, with the producer that it came from.
+    pub(crate) stored: Vec<(u64, Point)>,
+    /// How many points each write brought.
+    pub(crate) writes: Vec<usize>,
+    pub(crate) keys: Vec<SeriesKey>,
+    ids: HashMap<SeriesKey, SeriesId>,
+    /// How often a key was asked for.
+    pub(crate) resolved: usize,
+    pub(crate) closed: Vec<u64>,
+    /// No room for points.
+    pub(crate) busy: bool,
+    /// No room for new series.
+    pub(crate) busy_resolving: bool,
+    /// How often there was no room.
+    pub(crate) times_busy: usize,
+    /// Storage has failed.
+    pub(crate) failed: Option<String>,
+    /// This value is not taken.
+    pub(crate) unwanted: Option<f64>,
+    /// No more series than these.
+    pub(crate) series_max: Option<usize>,
+    /// What `/metrics` says.
+    pub(crate) metrics: String,
+}
+
+pub(crate) struct Fake {
+    state: Mutex<State>,
+    changed: Notify,
+    durable: watch::Sender<Seq>,
+    now: AtomicI64,
+    pub(crate) counters: Arc<Counters>,
+    /// Queries wait for this, where the text asks for it.
+    pub(crate) query_gate: Notify,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            durable: watch::Sender::default(),
+            now: AtomicI64::new(NOW),
+            counters: Arc::default(),
+            query_gate: Notify::new(),
+        })
+    }
+
+    /// Looks at the state, or changes it.
+    pub(crate) fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        let seen = look(&mut self.state.lock().unwrap());
+        self.changed.notify_waiters();
+        seen
+    }
+
+    /// Waits until the state is as wished; it is looked at whenever it changes.
+    pub(crate) async fn until(&self, what: &str, wish: impl Fn(&State) -> bool) {
+        let reached = async {
+            loop {
+                let changed = self.changed.notified();
+                if wish(&self.state.lock().unwrap()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, reached).await;
+        assert!(in_time.is_ok(), "never happened: {what}");
+    }
+
+    /// Lets writes through again, as after a commit.
+    pub(crate) fn make_room(&self) {
+        self.state(|state| (state.busy, state.busy_resolving) = (false, false));
+        self.durable.send_modify(|seq| seq.0 += 1);
+    }
+
+    pub(crate) fn values(&self) -> Vec<f64> {
+        self.state(|state| state.stored.iter().map(|(_, point)| point.value).collect())
+    }
+
+    /// The key of each point, as people read it.
+    pub(crate) fn series(&self) -> Vec<String> {
+        self.state(|state| {
+            let key = |(_, point): &(u64, Point)| state.keys[point.series.index()].to_string();
+            state.stored.iter().map(key).collect()
+        })
+    }
+
+    pub(crate) fn refused(&self, reason: &str) -> u64 {
+        row(&self.counters.snapshot().frames_refused, reason)
+    }
+
+    pub(crate) fn refused_total(&self) -> u64 {
+        self.counters.snapshot().frames_refused.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// The count at a label.
+pub(crate) fn row(rows: &[(&'static str, u64)], label: &str) -> u64 {
+    rows.iter().find(|(name, _)| *name == label).unwrap_or_else(|| panic!("no row {label}")).1
+}
+
+impl Backend for Fake {
+    fn now_micros(&self) -> i64 {
+        self.now.load(Relaxed)
+    }
+
+    fn ahead_micros_max(&self) -> i64 {
+        slung_model::AHEAD_MICROS_MAX
+    }
+
+    fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
+        self.state(|state| {
+            state.resolved += 1;
+            if state.busy_resolving {
+                state.times_busy += 1;
+                return Err(WriteRefused::Busy);
+            }
+            if let Some(why) = &state.failed {
+                return Err(WriteRefused::Storage(why.clone()));
+            }
+            if let Some(id) = state.ids.get(key) {
+                return Ok(*id);
+            }
+            if state.series_max.is_some_and(|max| state.keys.len() >= max) {
+                return Err(WriteRefused::Invalid("too many series".into()));
+            }
+            let id = SeriesId(u32::try_from(state.keys.len()).unwrap());
+            state.keys.push(key.clone());
+            state.ids.insert(key.clone(), id);
+            Ok(id)
+        })
+    }
+
+    fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, WriteRefused> {
+        self.state(|state| {
+            if let Some(why) = &state.failed {
+                return Err(WriteRefused::Storage(why.clone()));
+            }
+            if state.busy {
+                state.times_busy += 1;
+                return Err(WriteRefused::Busy);
+            }
+            if points.iter().any(|point| Some(point.value) == state.unwanted) {
+                return Err(WriteRefused::Invalid("unwanted".into()));
+            }
+            assert!(!points.is_empty(), "an empty write");
+            let producer = producer.expect("everything here comes from a producer").get();
+            assert!(!state.closed.contains(&producer), "a write after its producer was closed");
+            state.stored.extend(points.iter().map(|point| (producer, *point)));
+            state.writes.push(points.len());
+            Ok(Seq(state.stored.len() as u64))
+        })
+    }
+
+    fn durable(&self) -> watch::Receiver<Seq> {
+        self.durable.subscribe()
+    }
+
+    fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>> {
+        let text = text.to_owned();
+        async move {
+            if text.starts_with("COUNT:slow:") {
+                self.state(|state| state.resolved += 1);
+                self.query_gate.notified().await;
+            }
+            if let Some(why) = self.state(|state| state.failed.clone()) {
+                return Err(QueryRefused { at: None, what: why });
+            }
+            let query = Query::parse(&text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
+            let count = self.state(|state| state.stored.len()) as u64;
+            let range = query.range().map_or(TimeRange::ALL, |_| query.time_range(NOW));
+            let value = (count > 0).then_some(count as f64);
+            Ok(QueryAnswer { query: query.to_string(), value, count, range })
+        }
+        .boxed()
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.state(|state| state.failed.clone()).map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> String {
+        self.state(|state| state.metrics.clone())
+    }
+
+    fn producer_closed(&self, producer: ProducerId) {
+        self.state(|state| state.closed.push(producer.get()));
+    }
+}

@@ -1,0 +1,14 @@
+//! The network against real clients on real sockets, with a backend behind it that can be told to misbehave.
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helpers fails the test")]
+
+mod backend;
+mod frames;
+mod http_api;
+mod load;
+mod outbound;
+mod properties;
+mod protocol;
+mod rig;
+mod shutdown;
+mod web;
+mod writeback;
