@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use slung_abi::{EXPORTS, Export, ExportKind, Needed, Signature, ValueType};
+use wasmparser::WasmFeatures;
 use wasmtime::{ExternType, FuncType, ValType};
 
 use crate::journal::printable;
@@ -242,11 +243,10 @@ pub(crate) fn check_bytes(bytes: &[u8], options: &HostOptions, problems: &mut Pr
 }
 
 impl LoadError {
-    /// The compiler's error in the words of [`Problem`]. Its validator says of every feature that is off that it is to
-    /// be enabled, which the tests hold it to.
-    pub(crate) fn compile(module: &str, error: &wasmtime::Error) -> Self {
+    /// The compiler's error in the words of [`Problem`]: what is valid with every feature on, uses one that is off.
+    pub(crate) fn compile(module: &str, bytes: &[u8], error: &wasmtime::Error) -> Self {
         let reason = reason(error);
-        let off = reason.contains("enabled");
+        let off = wasmparser::Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).is_ok();
         Self::one(module, if off { Problem::FeatureOff { reason } } else { Problem::Invalid { reason } })
     }
 

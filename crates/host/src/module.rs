@@ -66,14 +66,14 @@ impl Loader {
         let mut problems = Problems::default();
         let module = match wasmtime::Module::from_binary(&self.engine, bytes) {
             Ok(module) => module,
-            Err(error) => return Err(LoadError::compile(name, &error)),
+            Err(error) => return Err(LoadError::compile(name, bytes, &error)),
         };
         check::check_module(&module, &self.provided, options, &mut problems);
         problems.finish(name)?;
 
         let entry =
-            check::entry(&module).ok_or_else(|| LoadError::compile(name, &wasmtime::format_err!("no entry")))?;
-        let pre = self.linker.instantiate_pre(&module).map_err(|error| LoadError::compile(name, &error))?;
+            check::entry(&module).ok_or_else(|| LoadError::compile(name, bytes, &wasmtime::format_err!("no entry")))?;
+        let pre = self.linker.instantiate_pre(&module).map_err(|error| LoadError::compile(name, bytes, &error))?;
         Ok(Module { pre, report: Arc::new(check::report(&module, entry, bytes.len())) })
     }
 }

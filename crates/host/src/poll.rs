@@ -181,3 +181,321 @@ impl Drop for Asleep<'_> {
         self.0.enter();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+    use std::future::Future;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use futures_util::future::BoxFuture;
+    use proptest::prelude::*;
+    use slung_abi::HttpMethod;
+
+    use super::*;
+    use crate::world::{NewEvent, Refusal};
+
+    /// Queues that a test fills. Ids are the guest's handles plus 100.
+    #[derive(Default)]
+    struct Queues {
+        waiting: Mutex<BTreeMap<u64, VecDeque<Arc<[u8]>>>>,
+        arrivals: AtomicU64,
+        waker: Mutex<Option<Waker>>,
+    }
+
+    impl Queues {
+        fn push(&self, handle: u64) {
+            let mut waiting = self.waiting.lock().unwrap();
+            let Some(queue) = waiting.get_mut(&(handle + 100)) else { return };
+            queue.push_back(Arc::from([0]));
+            self.arrivals.fetch_add(1, Ordering::SeqCst);
+            if let Some(waker) = self.waker.lock().unwrap().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    impl World for Queues {
+        fn subscribe(&self, _: &str) -> Result<u64, Refusal> {
+            let mut waiting = self.waiting.lock().unwrap();
+            let id = 101 + waiting.len() as u64;
+            waiting.insert(id, VecDeque::new());
+            Ok(id)
+        }
+        fn free(&self, id: u64) -> bool {
+            // Its number stays taken.
+            self.waiting.lock().unwrap().get_mut(&id).is_some_and(|queue| {
+                queue.clear();
+                true
+            })
+        }
+        fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+            self.waiting.lock().unwrap().get_mut(&id)?.pop_front()
+        }
+        fn has_waiting(&self, id: u64) -> bool {
+            self.waiting.lock().unwrap().get(&id).is_some_and(|queue| !queue.is_empty())
+        }
+        fn arrivals(&self) -> u64 {
+            self.arrivals.load(Ordering::SeqCst)
+        }
+        fn wake_on_arrival(&self, waker: &Waker) {
+            *self.waker.lock().unwrap() = Some(waker.clone());
+        }
+        fn history(&self, _: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
+            unreachable!()
+        }
+        fn write(&self, _: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
+            unreachable!()
+        }
+        fn writeback_ws(&self, _: u64, _: &[u8]) -> Result<(), Refusal> {
+            unreachable!()
+        }
+        fn writeback_http(&self, _: HttpMethod, _: &str, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
+            unreachable!()
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicU64);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Did {
+        Gave,
+        Nothing,
+        Slept { woken_by: Vec<u64> },
+    }
+
+    /// Polls; if that sleeps, each push is tried for whether it ends the sleep, and the sleep is then given up.
+    struct Guest {
+        world: Arc<Queues>,
+        handles: Handles,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    impl Guest {
+        fn new(count: usize) -> Self {
+            let world = Arc::<Queues>::default();
+            let mut handles = Handles::new(world.clone(), 100);
+            for handle in 1..=count as u64 {
+                assert_eq!(handles.subscribe("q"), Ok(handle));
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            Self { world, handles, runtime }
+        }
+
+        /// Whether one of the pushes ends the sleep; each has to wake it then, and no other one may.
+        fn sleep(&self, sleep: &mut Sleep, pushes: &[u64]) -> Did {
+            let _context = self.runtime.enter();
+            let wakes = Arc::<Wakes>::default();
+            let waker = Waker::from(Arc::clone(&wakes));
+            let ticker = Ticker::default();
+            ticker.enter();
+            let mut sleeping = pin!(sleep.run(&*self.world, &ticker, Duration::from_secs(3_600)));
+            let mut woken_by = Vec::new();
+            assert!(sleeping.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            for &push in pushes {
+                let before = wakes.0.load(Ordering::SeqCst);
+                self.world.push(push);
+                let polled = sleeping.as_mut().poll(&mut Context::from_waker(&waker));
+                if polled.is_ready() {
+                    assert!(wakes.0.load(Ordering::SeqCst) > before, "it was over, and nobody would have known");
+                    woken_by.push(push);
+                    break;
+                }
+            }
+            Did::Slept { woken_by }
+        }
+
+        fn poll(&mut self, handle: u64, pushes: &[u64]) -> Did {
+            match self.handles.poll(handle) {
+                Step::Give(_) => Did::Gave,
+                Step::Nothing => Did::Nothing,
+                // The update is left for the next poll, so that the tables below show one thing at a time.
+                Step::Sleep(mut sleep) => self.sleep(&mut sleep, pushes),
+            }
+        }
+    }
+
+    fn asleep() -> Did {
+        Did::Slept { woken_by: vec![] }
+    }
+
+    fn woken(by: u64) -> Did {
+        Did::Slept { woken_by: vec![by] }
+    }
+
+    #[test]
+    fn an_update_is_answered_at_once() {
+        let mut guest = Guest::new(1);
+        guest.world.push(1);
+        guest.world.push(1);
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(1, &[]), asleep());
+    }
+
+    #[test]
+    fn anything_that_arrives_ends_the_sleep_of_a_known_handle() {
+        let mut guest = Guest::new(2);
+        assert_eq!(guest.poll(1, &[1]), woken(1));
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(1, &[2]), woken(2));
+    }
+
+    /// What waits already, and is never polled, neither answers nor wakes.
+    #[test]
+    fn a_full_handle_that_is_never_polled() {
+        let mut guest = Guest::new(2);
+        guest.world.push(2);
+        assert_eq!(guest.poll(1, &[]), asleep());
+        assert_eq!(guest.poll(1, &[]), asleep());
+        assert_eq!(guest.poll(1, &[2]), woken(2), "only what arrives anew does");
+        assert_eq!(guest.poll(1, &[]), asleep());
+        assert_eq!(guest.poll(0, &[]), asleep());
+    }
+
+    #[test]
+    fn a_handle_that_is_taken_in_turn_is_not_held_up() {
+        let mut guest = Guest::new(3);
+        guest.world.push(1);
+        guest.world.push(1);
+        guest.world.push(1);
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(2, &[]), Did::Nothing);
+        assert_eq!(guest.poll(3, &[]), Did::Nothing);
+        assert_eq!(guest.poll(3, &[]), asleep(), "1 was not polled since");
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(3, &[]), Did::Nothing);
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(3, &[]), asleep(), "nothing waits for 1");
+    }
+
+    #[test]
+    fn unknown_handles_count_as_one_empty_one() {
+        let mut guest = Guest::new(2);
+        assert_eq!(guest.poll(0, &[1, 2]), asleep(), "no handle was ever polled");
+        guest.handles.free(2).unwrap();
+        assert_eq!(guest.poll(2, &[1]), asleep());
+        assert_eq!(guest.poll(u64::MAX, &[]), asleep());
+        // Now 1 has three events.
+        assert_eq!(guest.poll(1, &[]), Did::Gave);
+        assert_eq!(guest.poll(0, &[]), Did::Nothing, "1 was polled since, and has more");
+        assert_eq!(guest.poll(77, &[1]), asleep(), "77 is the same handle as 0: 1 was not polled since");
+        while guest.poll(1, &[]) == Did::Gave {}
+        assert_eq!(guest.poll(0, &[1]), woken(1), "1 was polled since, and gets one");
+        assert_eq!(guest.poll(0, &[1]), asleep());
+    }
+
+    /// It need not even be woken on the host's side: a refused query costs a timer a second, however much arrives.
+    #[test]
+    fn an_unknown_handle_with_nothing_to_wait_for_asks_for_no_waker() {
+        let mut guest = Guest::new(1);
+        assert_eq!(guest.poll(0, &[1, 1, 1]), asleep());
+        assert!(guest.world.waker.lock().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_sleep_ends_by_itself() {
+        let guest = Guest::new(1);
+        let ticker = Ticker::default();
+        ticker.enter();
+        for until in [Until::AnyArrival, Until::Waiting(vec![101]), Until::Waiting(vec![])] {
+            let mut sleep = Sleep { id: None, until, arrivals: 0 };
+            guest.runtime.block_on(sleep.run(&*guest.world, &ticker, Duration::from_millis(5)));
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_freed() {
+        let mut guest = Guest::new(3);
+        guest.handles.free(2).unwrap();
+        assert!(guest.handles.free(2).is_err() && guest.handles.check(2).is_err());
+        for handle in 1..=3 {
+            guest.world.push(handle);
+        }
+        drop(guest.handles);
+        // This fake's `free` empties the queue; 2 was freed before.
+        assert!(!guest.world.has_waiting(101) && guest.world.has_waiting(102) && !guest.world.has_waiting(103));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Push(u64),
+        Poll(u64, Vec<u64>),
+        Free(u64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => (1..6_u64).prop_map(Act::Push),
+            6 => (0..7_u64, prop::collection::vec(1..6_u64, 0..3)).prop_map(|(handle, pushes)| Act::Poll(handle, pushes)),
+            1 => (1..5_u64).prop_map(Act::Free),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Against the contract's words, over the list of all polls so far.
+        #[test]
+        fn polling_keeps_the_contract(acts in prop::collection::vec(act(), 1..60)) {
+            let mut guest = Guest::new(5);
+            let mut polls: Vec<u64> = Vec::new();
+            let mut queues: BTreeMap<u64, u32> = (1..=5).map(|handle| (handle, 0)).collect();
+            let mut freed = Vec::new();
+            for act in acts {
+                match act {
+                    Act::Push(handle) => {
+                        guest.world.push(handle);
+                        *queues.entry(handle).or_default() += 1;
+                    }
+                    Act::Free(handle) => {
+                        prop_assert_eq!(guest.handles.free(handle).is_ok(), !freed.contains(&handle));
+                        freed.push(handle);
+                        queues.insert(handle, 0);
+                    }
+                    Act::Poll(handle, pushes) => {
+                        // All unknown handles are 0 here.
+                        let known = |handle: u64| if (1..=5).contains(&handle) && !freed.contains(&handle) { handle } else { 0 };
+                        let this = known(handle);
+                        // A handle that has become unknown was polled as itself before.
+                        let since: Vec<u64> = polls.iter().rev().take_while(|&&polled| polled != this).copied().collect();
+                        let others: Vec<u64> = since.into_iter().filter(|&other| known(other) == other && other != 0).collect();
+                        let waiting = |handle: &u64| queues[handle] > 0;
+                        let expected = if this != 0 && waiting(&this) {
+                            Did::Gave
+                        } else if others.iter().any(waiting) {
+                            Did::Nothing
+                        } else {
+                            // A push to a freed handle arrives in this fake, as it may in the world before it is freed.
+                            let ends = |push: &&u64| this != 0 || others.contains(push);
+                            Did::Slept { woken_by: pushes.iter().find(ends).copied().into_iter().collect() }
+                        };
+                        let did = guest.poll(handle, &pushes);
+                        prop_assert_eq!(&did, &expected);
+                        polls.push(this);
+                        match did {
+                            Did::Gave => *queues.get_mut(&this).unwrap() -= 1,
+                            Did::Nothing => {}
+                            Did::Slept { woken_by } => {
+                                // Pushes after the one that woke it were not made.
+                                let made = woken_by.first().map_or(pushes.len(), |by| 1 + pushes.iter().position(|push| push == by).unwrap());
+                                for push in &pushes[..made] {
+                                    *queues.get_mut(push).unwrap() += 1;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A world that a test fills and looks at.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::Duration;
+
+use slung_host::{BoxFuture, HttpMethod, NewEvent, Refusal, World};
+
+/// Longer than anything takes here, however loaded the machine.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// What a guest has asked for, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    Subscribe(String),
+    Free(u64),
+    History(String),
+    Write { timestamp: i64, value: f64, series: String, tags: Vec<String> },
+    Ws(u64, Vec<u8>),
+    Http(HttpMethod, String, Vec<u8>),
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    queues: BTreeMap<u64, VecDeque<Arc<[u8]>>>,
+    last: u64,
+    arrivals: u64,
+    waker: Option<Waker>,
+    asked: Vec<Asked>,
+    /// Events that the next live query has from the start.
+    waiting: VecDeque<Arc<[u8]>>,
+    /// What `writeback_http` answers; `None` for never.
+    response: Option<Result<Vec<u8>, Refusal>>,
+}
+
+/// Everything is remembered, and can be waited for. Queries that start with `refuse` are refused; a live query's id is
+/// 1,001 and so on, so that it is not the guest's handle by accident.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    inside: Mutex<Inside>,
+    changed: Condvar,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Arc<Self> {
+        let inside = Inside { last: 1_000, response: Some(Ok(b"response".to_vec())), ..Inside::default() };
+        Arc::new(Self { inside: Mutex::new(inside), changed: Condvar::new() })
+    }
+
+    /// Puts an event in the queue of that live query.
+    pub(crate) fn push(&self, id: u64, event: &str) {
+        let mut inside = self.lock();
+        inside.queues.get_mut(&id).expect("a live query").push_back(event.as_bytes().into());
+        inside.arrivals += 1;
+        let waker = inside.waker.take();
+        drop(inside);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next live query that is made has these events from the start.
+    pub(crate) fn preload(&self, events: &[&str]) {
+        self.lock().waiting = events.iter().map(|event| event.as_bytes().into()).collect();
+    }
+
+    /// What `writeback_http` answers from now on; `None` for never.
+    pub(crate) fn respond(&self, response: Option<Result<Vec<u8>, Refusal>>) {
+        self.lock().response = response;
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.lock().asked.clone()
+    }
+
+    /// The numbers that the guest said by `u_writeback_ws`.
+    pub(crate) fn said(&self) -> Vec<u64> {
+        let said = |asked: &Asked| match asked {
+            Asked::Ws(number, _) => Some(*number),
+            _ => None,
+        };
+        self.lock().asked.iter().filter_map(said).collect()
+    }
+
+    /// Waits until the guest has said that many numbers.
+    pub(crate) fn wait_said(&self, count: usize) {
+        let inside = self.lock();
+        let missing =
+            |inside: &mut Inside| inside.asked.iter().filter(|asked| matches!(asked, Asked::Ws(..))).count() < count;
+        let waited = self.changed.wait_timeout_while(inside, LONG, missing).expect("no test panics inside");
+        let timed_out = waited.1.timed_out();
+        drop(waited);
+        assert!(!timed_out, "the guest did not say {count} numbers: {:?}", self.said());
+    }
+
+    /// Live queries that are open.
+    pub(crate) fn open(&self) -> Vec<u64> {
+        self.lock().queues.keys().copied().collect()
+    }
+
+    fn ask(&self, asked: Asked) {
+        self.lock().asked.push(asked);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().expect("no test panics inside")
+    }
+}
+
+fn refused(text: &str) -> Result<(), Refusal> {
+    if text.starts_with("refuse") { Err(Refusal(format!("the test refuses {text}"))) } else { Ok(()) }
+}
+
+impl World for Fake {
+    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
+        self.ask(Asked::Subscribe(query.to_owned()));
+        refused(query)?;
+        let mut inside = self.lock();
+        inside.last += 1;
+        let id = inside.last;
+        let waiting = std::mem::take(&mut inside.waiting);
+        inside.arrivals += waiting.len() as u64;
+        inside.queues.insert(id, waiting);
+        Ok(id)
+    }
+
+    fn free(&self, id: u64) -> bool {
+        self.ask(Asked::Free(id));
+        self.lock().queues.remove(&id).is_some()
+    }
+
+    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+        self.lock().queues.get_mut(&id)?.pop_front()
+    }
+
+    fn has_waiting(&self, id: u64) -> bool {
+        self.lock().queues.get(&id).is_some_and(|queue| !queue.is_empty())
+    }
+
+    fn arrivals(&self) -> u64 {
+        self.lock().arrivals
+    }
+
+    fn wake_on_arrival(&self, waker: &Waker) {
+        self.lock().waker = Some(waker.clone());
+    }
+
+    fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
+        self.ask(Asked::History(query.to_owned()));
+        let answer = refused(query).map(|()| 21.5);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+
+    fn write(&self, event: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
+        let NewEvent { timestamp, value, series, tags } = event;
+        let answer = refused(series);
+        let tags = tags.into_iter().map(str::to_owned).collect();
+        self.ask(Asked::Write { timestamp, value, series: series.to_owned(), tags });
+        Box::pin(async move { answer })
+    }
+
+    fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal> {
+        self.ask(Asked::Ws(producer, data.to_vec()));
+        if producer == u64::MAX { Err(Refusal("no such producer".to_owned())) } else { Ok(()) }
+    }
+
+    fn writeback_http(&self, method: HttpMethod, url: &str, body: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
+        self.ask(Asked::Http(method, url.to_owned(), body));
+        let response = self.lock().response.clone();
+        Box::pin(async move {
+            match response {
+                Some(response) => response,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! The host against guests written as text: honest, mistaken and hostile ones.
+
+mod allocate;
+mod check;
+mod ends;
+mod fake;
+mod fixture;
+mod functions;
+mod polling;
+mod regions;
+mod sandbox;
+mod stopping;
