@@ -5,6 +5,7 @@
 //! is cut off.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -246,11 +247,71 @@ impl Reader<'_> {
         let held = at >= self.at && at + bytes <= self.at + self.buffer.len() as u64;
         if !held {
             let fill = bytes.max((self.size - at).min(READ_BYTES as u64));
-            self.buffer.resize(usize::try_from(fill).expect("a record is below 4 GiB"), 0);
+            // A record that the address space can't hold is no reason to panic.
+            let too_large = |_| Error::io("reading", self.path)(ErrorKind::OutOfMemory.into());
+            self.buffer.resize(usize::try_from(fill).map_err(too_large)?, 0);
             self.at = at;
             self.file.read_at(at, &mut self.buffer).map_err(Error::io("reading", self.path))?;
         }
         let start = usize::try_from(at - self.at).expect("within the buffer");
         Ok(&self.buffer[start..start + usize::try_from(bytes).expect("within the buffer")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slung_model::{Point, SeriesKey};
+
+    use super::*;
+    use crate::sim::SimVfs;
+
+    /// A log of records with right checksums: each the number of its first point, how many points, and its body.
+    fn opened(records: &[(u64, u32, Vec<u8>)]) -> Result<Contents, Error> {
+        let log = LogId(3);
+        let mut bytes = format::encode_file_header(log).to_vec();
+        for (first_seq, points, body) in records {
+            let mut record = vec![0; RECORD_HEADER_BYTES];
+            record.extend_from_slice(body);
+            format::seal_record(log, bytes.len() as u64, *first_seq, *points, &mut record);
+            bytes.extend_from_slice(&record);
+        }
+        let disk = SimVfs::new(1);
+        disk.plant(&Path::new("d").join(NAME), &bytes);
+        let opened = Log::open(&disk, Path::new("d"));
+        assert_eq!(disk.read(&Path::new("d").join(NAME)), Some(bytes), "nothing to cut off, and damage is left alone");
+        opened.map(|(_, contents)| contents)
+    }
+
+    /// Two records that follow the rules one by one may still not follow one another.
+    #[test]
+    fn records_that_do_not_fit_together_are_damage() {
+        let define = |id| {
+            let mut body = Vec::new();
+            format::encode_series(SeriesId(id), &SeriesKey::new("a", ["x"]).unwrap(), &mut body);
+            body
+        };
+        let write = |series, timestamp| {
+            let mut body = Vec::new();
+            format::encode_points(&[Point { series: SeriesId(series), timestamp, value: 1.0 }], &mut body);
+            body
+        };
+        let good = [(1, 0, define(0)), (1, 1, write(0, 1)), (2, 0, vec![]), (2, 1, write(0, 2))];
+        let contents = opened(&good).unwrap();
+        assert_eq!((contents.next_seq, contents.memory.points()), (3, 2));
+        for (last, reason) in [
+            ((4, 1, write(0, 3)), "the number of its first point is not the next one"),
+            ((2, 1, write(0, 3)), "the number of its first point is not the next one"),
+            ((3, 1, write(1, 3)), "a point is of a series that is not defined"),
+            ((3, 0, define(1)), "a series is defined twice"),
+            ((3, 0, define(2)), "a series is not defined in the order of ids"),
+        ] {
+            let records = [&good[..], &[last]].concat();
+            match opened(&records) {
+                Err(Error::Damaged { reason: found, .. }) => {
+                    assert_eq!(found, format!("{reason}, though its checksum is right"));
+                }
+                other => panic!("{reason}: {other:?}"),
+            }
+        }
     }
 }

@@ -127,7 +127,7 @@ impl Store {
     /// stays, as it replaces one from before. They are visible on return. The answer is the [`Seq`] of the last of them
     /// (of the last point in the store for an empty batch).
     ///
-    /// Other writers and new snapshots wait while a batch is put in, some 50 ns a point: batches of a few thousand
+    /// Other writers and new snapshots wait while a batch is put in, TIME a point: batches of a few thousand
     /// cost least.
     ///
     /// # Errors
@@ -168,8 +168,8 @@ impl Store {
     }
 
     /// The points of those series and that range as they are now. Ids that were not given out have no points, and one
-    /// that is named twice counts once. Writers wait for no longer than it takes to count the blocks of some 4,000 points
-    /// into the answer.
+    /// that is named twice counts once. Nothing is copied and nothing computed here: writers wait while the blocks (of some
+    /// 4,000 points each) that overlap the range are counted in.
     pub fn snapshot(&self, series: &[SeriesId], range: TimeRange) -> Snapshot {
         let mut series = series.to_vec();
         series.sort_unstable();

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files and directories as the store needs them. [`OsVfs`] is the real one, [`crate::sim::SimVfs`] the one for tests.
 ///
@@ -143,8 +143,7 @@ impl Vfs for OsVfs {
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Lock> {
-        let path: PathBuf = dir.join(LOCK_NAME);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK_NAME))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

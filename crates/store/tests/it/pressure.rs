@@ -49,7 +49,10 @@ impl Gate {
 
     /// Until a sync has come and waits.
     fn wait_for_sync(&self) {
-        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| !state.waiting).unwrap());
+        let state = self.state.lock().unwrap();
+        let (state, timeout) = self.changed.wait_timeout_while(state, A_MINUTE, |state| !state.waiting).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "a sync");
     }
 }
 
