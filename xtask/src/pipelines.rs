@@ -19,7 +19,7 @@ pub(crate) fn test(workspace: &Workspace, steps: &mut Steps, long: bool) -> Resu
     guests::build_workflows(workspace, steps)?;
     let test = || {
         let mut cargo = process::cargo(&workspace.root);
-        cargo.args(["test", "--workspace"]).env(WORKFLOWS_DIR, workspace.wasm());
+        cargo.args(["test", "--workspace", "--no-fail-fast"]).env(WORKFLOWS_DIR, workspace.wasm());
         cargo
     };
     steps.run("test the workspace, end to end too", || process::run(&mut test()))?;
