@@ -112,7 +112,7 @@ impl Guest {
         match result {
             Ok(answer) => Ok(answer),
             Err(Failed::Call(reason)) => {
-                if let Some(hidden) = self.throttles[function.index()].pass(Instant::now()) {
+                if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
                     let name = function.name();
                     let line = match hidden {
                         0 => format!("{name} failed: {reason}"),

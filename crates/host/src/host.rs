@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use wasmtime::Engine;
 
 use crate::check::{LoadError, Report};
 use crate::guest::{Guest, Limits};
@@ -17,7 +18,7 @@ use crate::poll::Handles;
 use crate::stats::Counters;
 use crate::ticker::Ticker;
 use crate::wasi;
-use crate::workflow::{Ending, State, Workflow, supervise};
+use crate::workflow::{Ending, Failure, State, Workflow, supervise};
 use crate::world::World;
 
 /// Why there is no host.
@@ -33,7 +34,7 @@ pub enum HostError {
 }
 
 /// What lives as long as the host or a workflow of it does.
-struct Core {
+pub(crate) struct Core {
     ticker: Arc<Ticker>,
     logger: Arc<Logger>,
 }
@@ -94,7 +95,7 @@ impl Host {
 
     /// Starts a workflow in that world. Returns at once; how it goes is told by the [`Workflow`].
     ///
-    /// A module of another host, which can't run here, is a workflow that has failed.
+    /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
         let counters = Arc::<Counters>::default();
         let (core, runtime) = (self.core.as_ref(), self.runtime.as_ref());
@@ -116,17 +117,21 @@ impl Host {
             Arc::clone(&journal),
         );
         let (state_sender, state) = watch::channel(State::Running);
-        let (stop_sender, stop) = watch::channel(false);
-        let stop_sender = Arc::new(stop_sender);
-        let ending = Ending { journal: Arc::clone(&journal), state: state_sender };
-        let life = supervise(ending, stop, module.pre().clone(), module.entry(), guest);
-        // The task keeps the ticks and the log going until it ends, and the way to stop it open if nobody holds it.
-        let keep = (Arc::clone(core), Arc::clone(&stop_sender));
-        runtime.spawn(async move {
-            let _keep = keep;
-            life.await;
-        });
-        Workflow { name: options.name, counters, journal, state, stop: stop_sender }
+        let (stop_sender, stop_receiver) = watch::channel(false);
+        let stop = Arc::new(stop_sender);
+        let ending = Ending {
+            journal: Arc::clone(&journal),
+            state: state_sender,
+            _stop: Arc::clone(&stop),
+            _core: Arc::clone(core),
+        };
+        if Engine::same(self.loader.engine(), module.pre().module().engine()) {
+            runtime.spawn(supervise(ending, stop_receiver, module.pre().clone(), module.entry(), guest));
+        } else {
+            // Nobody would tick for it here.
+            ending.say(State::Failed(Failure::Start("the module was compiled by another host".to_owned())));
+        }
+        Workflow { name: options.name, counters, journal, state, stop }
     }
 
     /// Stops all workflows and waits until they have ended and their last lines are logged: milliseconds, unless a

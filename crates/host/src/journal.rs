@@ -147,41 +147,51 @@ impl LineBuffer {
     }
 }
 
-/// Decides which failures of one host function are logged: the first ones all, so that nothing is hidden while someone
-/// tries things out, then about one a second, so that a guest that fails for ever does not bury the log.
+/// Decides which failures of one host function are logged: each new reason, many of them at first, so that nothing is
+/// hidden while someone tries things out; the same reason again, or a new one with each call, seldom, so that a guest that
+/// fails for ever does not bury the log.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     /// Lines that may be logged now.
     tokens: u32,
     refilled: Option<Instant>,
+    /// What was logged last, and when.
+    last: Option<(String, Instant)>,
     hidden: u64,
 }
 
-/// Failures of one function that are logged however fast they come.
+/// Reasons of one function that are logged however fast they come.
 const BURST_LINES: u32 = 20;
 /// Until one more may be logged.
 const REFILL: Duration = Duration::from_secs(1);
+/// Until the same reason is logged again, if no other one was in between.
+const REPEAT: Duration = Duration::from_secs(60);
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { tokens: BURST_LINES, refilled: None, hidden: 0 }
+        Self { tokens: BURST_LINES, refilled: None, last: None, hidden: 0 }
     }
 }
 
 impl Throttle {
     /// Whether a failure now is logged, and if so, how many before it were not.
-    pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn pass(&mut self, reason: &str, now: Instant) -> Option<u64> {
         let since = now.saturating_duration_since(*self.refilled.get_or_insert(now));
         let refill = since.as_secs() / REFILL.as_secs();
         if refill > 0 {
             self.tokens = self.tokens.saturating_add(u32::try_from(refill).unwrap_or(u32::MAX)).min(BURST_LINES);
             self.refilled = Some(now);
         }
-        if self.tokens == 0 {
+        let repeated = self
+            .last
+            .as_ref()
+            .is_some_and(|(last, logged)| last == reason && now.saturating_duration_since(*logged) < REPEAT);
+        if repeated || self.tokens == 0 {
             self.hidden += 1;
             return None;
         }
         self.tokens -= 1;
+        self.last = Some((reason.to_owned(), now));
         Some(std::mem::take(&mut self.hidden))
     }
 }
@@ -314,17 +324,33 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_logged_in_a_burst_then_one_a_second() {
+    fn new_reasons_are_logged_in_a_burst_then_one_a_second() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
-        let passed = (0..1_000).filter(|_| throttle.pass(start).is_some()).count();
-        assert_eq!(passed, BURST_LINES as usize);
-        assert_eq!(throttle.pass(start + Duration::from_millis(999)), None);
-        assert_eq!(throttle.pass(start + Duration::from_millis(1_001)), Some(1_001 - u64::from(BURST_LINES)));
-        assert_eq!(throttle.pass(start + Duration::from_millis(1_002)), None);
+        let many = |throttle: &mut Throttle, now| {
+            (0..1_000).filter(|n: &u32| throttle.pass(&n.to_string(), now).is_some()).count()
+        };
+        assert_eq!(many(&mut throttle, start), BURST_LINES as usize);
+        assert_eq!(many(&mut throttle, start + Duration::from_millis(999)), 0);
+        assert_eq!(many(&mut throttle, start + Duration::from_millis(1_001)), 1);
         let later = start + Duration::from_secs(1_000_000);
-        assert_eq!(throttle.pass(later), Some(1));
-        assert_eq!((0..1_000).filter(|_| throttle.pass(later).is_some()).count(), BURST_LINES as usize - 1);
+        assert_eq!(many(&mut throttle, later), BURST_LINES as usize);
+        let hidden = 1_000 - u64::from(BURST_LINES);
+        assert_eq!(throttle.pass("x", later + REFILL), Some(hidden), "those before were told of in the burst");
+    }
+
+    #[test]
+    fn the_same_reason_is_logged_once_a_minute() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(throttle.pass("a", start), Some(0));
+        for second in 0..60 {
+            assert_eq!(throttle.pass("a", after(second)), None);
+        }
+        assert_eq!(throttle.pass("a", after(60)), Some(60));
+        assert_eq!(throttle.pass("b", after(60)), Some(0), "another one at once");
+        assert_eq!(throttle.pass("a", after(60)), Some(0));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Loader {
         let engine = Engine::new(&config())?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
-        imports::add_to_linker(&mut linker, Duration::from_millis(options.poll_sleep_ms_max))?;
+        imports::add_to_linker(&mut linker, Duration::from_millis(options.poll_sleep_ms_max.max(1)))?;
         let provided = provided(&engine)?;
         Ok(Self { engine, linker, provided })
     }

@@ -20,10 +20,10 @@ pub(crate) const WASI_CALL_BYTES_MAX: usize = 1024 * 1024;
 pub struct HostOptions {
     /// Threads that run guests; by default one for each processor. A guest in an endless loop takes its share of them.
     pub worker_threads: NonZeroUsize,
-    /// After so many milliseconds of computing a guest lets another run; by default 1. Longer costs less (0.1 % at 1)
+    /// After so many milliseconds of computing a guest lets another run, at least 1; by default 1. Longer costs less (0.1 % at 1)
     /// and makes guests beside a busy one wait longer.
     pub epoch_tick_ms: u64,
-    /// The longest that `u_poll_handle` sleeps when nothing arrives, milliseconds; by default 1,000.
+    /// The longest that `u_poll_handle` sleeps when nothing arrives, milliseconds, at least 1; by default 1,000.
     pub poll_sleep_ms_max: u64,
     /// Linear memory of one workflow, bytes; by default 64 MiB. A module that starts with more is refused, growing over
     /// it fails.

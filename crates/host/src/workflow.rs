@@ -13,6 +13,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::check::Entry;
 use crate::guest::Guest;
+use crate::host::Core;
 use crate::journal::{Journal, Source, printable};
 use crate::options::WASI_CALL_BYTES_MAX;
 use crate::stats::{Counters, Stats};
@@ -140,10 +141,14 @@ impl Workflow {
 pub(crate) struct Ending {
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Sender<State>,
+    /// Kept so that the workflow can be stopped even if nobody holds its handle.
+    pub(crate) _stop: Arc<watch::Sender<bool>>,
+    /// Kept so that there are ticks and a log until the end is told.
+    pub(crate) _core: Arc<Core>,
 }
 
 impl Ending {
-    fn say(&self, state: State) {
+    pub(crate) fn say(&self, state: State) {
         let source = match state {
             State::Failed(_) => Source::Died,
             _ => Source::Ended,

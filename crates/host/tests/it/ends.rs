@@ -133,3 +133,29 @@ fn the_world_goes_before_the_end_is_told() {
     // This test's two and no more.
     assert_eq!(std::sync::Arc::strong_count(&world), 2);
 }
+
+#[test]
+fn a_module_of_another_host() {
+    let other = slung_host::Host::new(options()).unwrap();
+    let module = other.compile("foreign", &call("(i32.const 0)")).unwrap();
+    let running = start_in(&call("(i32.const 0)"), Fake::new(), options(), StartOptions::default());
+    let foreign = running.host.start(&module, StartOptions::default(), Fake::new());
+    let expected = Failure::Start("the module was compiled by another host".to_owned());
+    assert_eq!(crate::fixture::wait(&foreign), State::Failed(expected));
+    assert_eq!(running.end().state, State::Done);
+}
+
+/// A world that panics takes its own workflow with it, and nothing else.
+#[test]
+fn a_world_that_panics() {
+    let panics = guest(&format!(
+        r#"{} (func (export "call") (result i32) (drop (call $query_history (i32.const 100))) (i32.const 0))"#,
+        crate::fixture::text(100, "panic")
+    ));
+    let running = start_in(&panics, Fake::new(), options(), StartOptions::default());
+    assert_eq!(crate::fixture::wait(&running.workflow), State::Failed(Failure::Host));
+    let module = running.host.compile("next", &call("(i32.const 0)")).unwrap();
+    let next = running.host.start(&module, StartOptions::default(), Fake::new());
+    assert_eq!(crate::fixture::wait(&next), State::Done);
+    running.end().line("ERROR host: failed: the host panicked in its place");
+}

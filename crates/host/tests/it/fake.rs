@@ -85,13 +85,19 @@ impl Fake {
 
     /// Waits until the guest has said that many numbers.
     pub(crate) fn wait_said(&self, count: usize) {
-        let inside = self.lock();
-        let missing =
-            |inside: &mut Inside| inside.asked.iter().filter(|asked| matches!(asked, Asked::Ws(..))).count() < count;
-        let waited = self.changed.wait_timeout_while(inside, LONG, missing).expect("no test panics inside");
-        let timed_out = waited.1.timed_out();
-        drop(waited);
-        assert!(!timed_out, "the guest did not say {count} numbers: {:?}", self.said());
+        let said = |inside: &Inside| inside.asked.iter().filter(|asked| matches!(asked, Asked::Ws(..))).count();
+        self.wait("said", |inside| said(inside) >= count);
+    }
+
+    /// Waits until the guest sleeps and would be woken, since the last arrival.
+    pub(crate) fn wait_listening(&self) {
+        self.wait("listening", |inside| inside.waker.is_some());
+    }
+
+    fn wait(&self, what: &str, is: impl Fn(&Inside) -> bool) {
+        let waited = self.changed.wait_timeout_while(self.lock(), LONG, |inside| !is(inside));
+        let (inside, timeout) = waited.expect("no test panics inside");
+        assert!(!timeout.timed_out(), "{what}: never seen of the guest; {inside:?}");
     }
 
     /// Live queries that are open.
@@ -145,10 +151,12 @@ impl World for Fake {
 
     fn wake_on_arrival(&self, waker: &Waker) {
         self.lock().waker = Some(waker.clone());
+        self.changed.notify_all();
     }
 
     fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
         self.ask(Asked::History(query.to_owned()));
+        assert_ne!(query, "panic", "a test asked for this panic");
         let answer = refused(query).map(|()| 21.5);
         Box::pin(async move {
             tokio::task::yield_now().await;

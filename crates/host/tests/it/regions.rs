@@ -142,3 +142,51 @@ fn too_long_and_not_text() {
         ended.line(reason);
     }
 }
+
+/// All triples of numbers at which something changes, through a real guest: the host takes exactly those that fit.
+#[test]
+fn the_extremes_in_every_combination() {
+    const NUMBERS: [u32; 15] = [
+        0,
+        1,
+        12,
+        65_535,
+        65_536,
+        PAGES - 12,
+        PAGES - 1,
+        PAGES,
+        PAGES + 1,
+        (1 << 31) - 1,
+        1 << 31,
+        MAX - PAGES,
+        MAX - 12,
+        MAX - 1,
+        MAX,
+    ];
+    let triples = || {
+        NUMBERS.into_iter().flat_map(|offset| {
+            NUMBERS
+                .into_iter()
+                .flat_map(move |capacity| NUMBERS.into_iter().map(move |length| (offset, capacity, length)))
+        })
+    };
+    let bytes: Vec<u8> = triples()
+        .flat_map(|(offset, capacity, length)| slung_abi::Region { offset, capacity, length }.encode())
+        .collect();
+    let count = bytes.len() / slung_abi::Region::SIZE;
+    let ended = run(&guest(&format!(
+        r#"(data (i32.const 1024) "{}") (func (export "call") (result i32) (local i32)
+            (loop $again
+                (drop (call $ws (i64.extend_i32_u (local.get 0)) (i32.add (i32.const 1024) (i32.mul (local.get 0) (i32.const 12)))))
+                (br_if $again (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const {count}))))
+            (i32.const 0))"#,
+        crate::fixture::escaped(&bytes)
+    )));
+    let fits = |(offset, capacity, length): (u32, u32, u32)| {
+        length <= capacity
+            && u64::from(offset) + u64::from(capacity) <= u64::from(PAGES)
+            && (offset > 0 || capacity == 0)
+    };
+    let expected: Vec<u64> = (0..).zip(triples()).filter(|(_, triple)| fits(*triple)).map(|(index, _)| index).collect();
+    assert_eq!((ended.state, ended.said), (State::Done, expected));
+}
