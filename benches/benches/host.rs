@@ -1,0 +1,277 @@
+//! Workflows: what it costs to cross the border, to start, and to answer an event that comes while everything sleeps.
+//!
+//! The guests are written in the text format, so that what is measured is the host: `allocate` adds to a pointer, and
+//! nothing is parsed.
+
+use std::error::Error;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode};
+use slung_abi::EventRef;
+use slung_benches::key;
+use slung_engine::{Engine, Options};
+use slung_host::{
+    BoxFuture, Host, HostOptions, HttpMethod, Module, NewEvent, Refusal, StartOptions, State, Workflow, World,
+};
+use slung_live::{HandleId, Subscriber};
+use slung_model::{Point, ProducerId, Query, SystemClock};
+use slung_store::OsVfs;
+use tokio::runtime::Runtime;
+
+/// What all guests have. At 16 the Region of a query, which is also what they say to a producer.
+const GUEST: &str = r#"
+    (import "env" "u_query_live" (func $query_live (param i32) (result i64)))
+    (import "env" "u_query_history" (func $query_history (param i32) (result f64)))
+    (import "env" "u_poll_handle" (func $poll_handle (param i64) (result i32)))
+    (import "env" "u_writeback_ws" (func $writeback_ws (param i64 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "\20\00\00\00\10\00\00\00\10\00\00\00")
+    (data (i32.const 32) "AVG:cpu.total:[]")
+    (global $free (mut i32) (i32.const 1024))
+    (func (export "allocate") (param $bytes i32) (result i32)
+        (global.get $free)
+        (global.set $free (i32.add (global.get $free) (i32.and (i32.add (local.get $bytes) (i32.const 7)) (i32.const -8)))))
+    (func (export "deallocate") (param i32))"#;
+
+/// Registers a query, which has the handle 1, then does `$round` as often as the answer to its second call says, then
+/// answers producer 0.
+const ROUNDS: &str = r#"
+    (func (export "call") (result i32)
+        (local $left i64)
+        (drop (call $query_live (i32.const 16)))
+        (local.set $left (i64.trunc_f64_u (call $query_history (i32.const 16))))
+        (loop $again
+            (call $round)
+            (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (br_if $again (i64.ne (local.get $left) (i64.const 0))))
+        (call $writeback_ws (i64.const 0) (i32.const 16)))"#;
+
+const CALL_ROUND: &str = "(func $round (drop (call $writeback_ws (i64.const 7) (i32.const 16))))";
+
+const POLL_ROUND: &str = "(func $round
+        (if (i32.eqz (call $poll_handle (i64.const 1))) (then unreachable))
+        (global.set $free (i32.const 1024)))";
+
+/// Answers every event, for ever.
+const ANSWER: &str = r#"
+    (func (export "call") (result i32)
+        (local $handle i64)
+        (local.set $handle (call $query_live (i32.const 16)))
+        (loop $again
+            (if (call $poll_handle (local.get $handle))
+                (then (drop (call $writeback_ws (i64.const 7) (i32.const 16)))))
+            (global.set $free (i32.const 1024))
+            (br $again))
+        (unreachable))"#;
+
+fn compile(host: &Host, name: &str, parts: &[&str]) -> Result<Module, Box<dyn Error>> {
+    let guest = wat::parse_str(format!("(module {GUEST} {})", parts.join("\n")))?;
+    Ok(host.compile(name, &guest)?)
+}
+
+/// A world that always has the same event, and looks at the clock when the guest first calls, when its rounds begin, and
+/// when they are done.
+struct Stopwatch {
+    rounds: u64,
+    event: Arc<[u8]>,
+    called: OnceLock<Instant>,
+    begun: OnceLock<Instant>,
+    ended: OnceLock<Instant>,
+}
+
+impl Stopwatch {
+    fn new(rounds: u64) -> Arc<Self> {
+        let tags = ["env=prod", "host=h-0", "service=db"];
+        let event = EventRef {
+            timestamp: 1_700_000_000_000_000,
+            value: 48.736_159_204_816_3,
+            tags: &tags,
+            producers: &[7],
+            sum: Some(4_873.615_920_481_63),
+            count: Some(100),
+        };
+        let event = serde_json::to_vec(&event).expect("finite numbers have a JSON form").into();
+        let [called, begun, ended] = Default::default();
+        Arc::new(Self { rounds, event, called, begun, ended })
+    }
+}
+
+impl World for Stopwatch {
+    fn history(&self, _: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
+        let _ = self.begun.set(Instant::now());
+        Box::pin(std::future::ready(Ok(self.rounds as f64)))
+    }
+    fn writeback_ws(&self, producer: u64, _: &[u8]) -> Result<(), Refusal> {
+        if producer == 0 {
+            let _ = self.ended.set(Instant::now());
+        }
+        Ok(())
+    }
+    fn try_next(&self, _: u64) -> Option<Arc<[u8]>> {
+        Some(Arc::clone(&self.event))
+    }
+    fn subscribe(&self, _: &str) -> Result<u64, Refusal> {
+        let _ = self.called.set(Instant::now());
+        Ok(1)
+    }
+    fn free(&self, _: u64) -> bool {
+        true
+    }
+    fn has_waiting(&self, _: u64) -> bool {
+        true
+    }
+    fn arrivals(&self) -> u64 {
+        0
+    }
+    fn wake_on_arrival(&self, _: &Waker) {}
+    fn write(&self, _: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn writeback_http(&self, _: HttpMethod, _: &str, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+fn start(host: &Host, module: &Module, world: Arc<dyn World>) -> Workflow {
+    host.start(module, StartOptions { name: "bench".into(), ..StartOptions::default() }, world)
+}
+
+/// One guest from its start to its end.
+struct Run {
+    to_first_call: Duration,
+    rounds: Duration,
+}
+
+fn run(host: &Host, runtime: &Runtime, module: &Module, rounds: u64) -> Run {
+    let world = Stopwatch::new(rounds);
+    let started = Instant::now();
+    let workflow = start(host, module, world.clone());
+    assert_eq!(runtime.block_on(workflow.wait()), State::Done);
+    let moments = [&world.called, &world.begun, &world.ended];
+    let [called, begun, ended] = moments.map(|moment| *moment.get().expect("the guest has done all its calls"));
+    Run { to_first_call: called - started, rounds: ended - begun }
+}
+
+fn border(criterion: &mut Criterion, host: &Host, runtime: &Runtime) -> Result<(), Box<dyn Error>> {
+    let call = compile(host, "call", &[CALL_ROUND, ROUNDS])?;
+    let poll = compile(host, "poll", &[POLL_ROUND, ROUNDS])?;
+    let mut group = criterion.benchmark_group("guest");
+    for (name, module) in [("synchronous_call", &call), ("poll_without_parsing", &poll)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| run(host, runtime, module, rounds).rounds);
+        });
+    }
+    group.bench_function("start_to_first_call", |bencher| {
+        bencher.iter_custom(|starts| (0..starts).map(|_| run(host, runtime, &call, 1).to_first_call).sum());
+    });
+    group.finish();
+    Ok(())
+}
+
+/// The engine as one workflow's world, as the server has it.
+struct Joined {
+    engine: Arc<Engine>,
+    subscriber: Arc<Subscriber>,
+    answered: mpsc::Sender<Instant>,
+}
+
+impl World for Joined {
+    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
+        let query = Query::parse(query).map_err(|error| Refusal(error.to_string()))?;
+        let handle = self.engine.subscribe(&self.subscriber, &query).map_err(|error| Refusal(error.to_string()))?;
+        Ok(handle.get())
+    }
+    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+        let update = self.subscriber.try_next(HandleId::new(id)?)?;
+        let tags: Vec<&str> = update.key.tags().collect();
+        let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
+        let (sum, count) = update.state.unzip();
+        let (timestamp, value) = (update.timestamp, update.value);
+        let event = EventRef { timestamp, value, tags: &tags, producers: &producers, sum, count };
+        serde_json::to_vec(&event).ok().map(Arc::from)
+    }
+    fn has_waiting(&self, id: u64) -> bool {
+        HandleId::new(id).is_some_and(|handle| self.subscriber.has_waiting(handle))
+    }
+    fn arrivals(&self) -> u64 {
+        self.subscriber.arrivals()
+    }
+    fn wake_on_arrival(&self, waker: &Waker) {
+        self.subscriber.wake_on_arrival(waker);
+    }
+    fn writeback_ws(&self, _: u64, _: &[u8]) -> Result<(), Refusal> {
+        self.answered.send(Instant::now()).map_err(|error| Refusal(error.to_string()))
+    }
+    fn free(&self, id: u64) -> bool {
+        HandleId::new(id).is_some_and(|handle| self.engine.unsubscribe(&self.subscriber, handle))
+    }
+    fn history(&self, _: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
+        Box::pin(std::future::ready(Ok(0.0)))
+    }
+    fn write(&self, _: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn writeback_http(&self, _: HttpMethod, _: &str, _: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+/// Between one event and the next: long enough for everything to be done and asleep, the store's commit too.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// From `Engine::write` of one event to the workflow's answer, while everything slept before. The time of a sample is the
+/// median of its events.
+fn reaction(criterion: &mut Criterion, host: &Host, runtime: &Runtime) -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (engine, _) = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), dir.path(), Options::default())?;
+    let engine = Arc::new(engine);
+    let series = engine.resolve(&key(0))?;
+    let (answered, answers) = mpsc::channel();
+    let subscriber = engine.subscriber();
+    let module = compile(host, "answer", &[ANSWER])?;
+    let workflow = start(host, &module, Arc::new(Joined { engine: Arc::clone(&engine), subscriber, answered }));
+    let wait_asleep = |sleeps| {
+        while workflow.stats().sleeps <= sleeps {
+            thread::yield_now();
+        }
+        thread::sleep(PAUSE);
+    };
+    wait_asleep(0);
+    let react = |_| {
+        let sleeps = workflow.stats().sleeps;
+        let point = Point { series, timestamp: engine.now_micros(), value: 21.5 };
+        let start = Instant::now();
+        engine.write(ProducerId::new(7), &[point]).expect("there is room");
+        let took = answers.recv().expect("the guest answers") - start;
+        wait_asleep(sleeps);
+        took
+    };
+    let mut group = criterion.benchmark_group("event_to_writeback");
+    // Most of the time is pauses, which don't count: some 500 events a sample would take a minute.
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(10));
+    group.bench_function("asleep", |bencher| {
+        bencher.iter_custom(|events| {
+            let mut times: Vec<Duration> = (0..events).map(react).collect();
+            times.sort();
+            times[times.len() / 2] * u32::try_from(events).expect("a few")
+        });
+    });
+    group.finish();
+    workflow.stop();
+    assert_eq!(runtime.block_on(workflow.wait()), State::Stopped);
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut criterion = Criterion::default().without_plots().configure_from_args();
+    let host = Host::new(HostOptions::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    border(&mut criterion, &host, &runtime)?;
+    reaction(&mut criterion, &host, &runtime)?;
+    criterion.final_summary();
+    Ok(())
+}

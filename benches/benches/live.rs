@@ -1,0 +1,144 @@
+//! Live queries: what one event costs that feeds nothing, one query, or a thousand. No clock, no disk, one thread.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput};
+use slung_benches::{Random, START, STEP, key, load, size};
+use slung_live::{HandleId, Live, Options, Subscriber};
+use slung_model::{Aggregate, Point, ProducerId, Query, SeriesId};
+
+/// Everything that is written here comes by one connection.
+fn producer() -> Option<ProducerId> {
+    ProducerId::new(7)
+}
+
+/// An event to somebody, and the update taken, over and over.
+struct Stream {
+    live: Live,
+    subscriber: Arc<Subscriber>,
+    handle: HandleId,
+    point: Point,
+    random: Random,
+}
+
+impl Stream {
+    /// One query over one series.
+    fn new(query: &str) -> Result<Self, Box<dyn Error>> {
+        let mut live = Live::new(Options::default());
+        let subscriber = live.subscriber();
+        let series = SeriesId(0);
+        let handle = live.subscribe(&subscriber, &Query::parse(query)?, [(series, Arc::new(key(0)))], [], START)?;
+        let point = Point { series, timestamp: START, value: 0.0 };
+        Ok(Self { live, subscriber, handle, point, random: Random::default() })
+    }
+
+    /// The next event, with a time of its own.
+    fn next(&mut self) -> f64 {
+        self.point.timestamp += STEP;
+        self.point.value = self.random.value();
+        self.send(self.point)
+    }
+
+    fn send(&mut self, point: Point) -> f64 {
+        drop(self.live.apply(producer(), &[point], START));
+        self.subscriber.try_next(self.handle).map_or(f64::NAN, |update| update.value)
+    }
+
+    /// One of ten events is late, by anything up to the width, microseconds: it lands anywhere in the window.
+    fn next_or_late(&mut self, width: i64) -> f64 {
+        if self.random.below(10) != 0 {
+            return self.next();
+        }
+        let timestamp = self.point.timestamp - self.random.below(width);
+        let value = self.random.value();
+        self.send(Point { timestamp, value, ..self.point })
+    }
+}
+
+/// Batches of 1,000 events of as many series, of which no query wants any.
+fn feeding_nothing(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let mut group = criterion.benchmark_group("events_feeding_nothing_1k");
+    let events: u32 = 1_000;
+    group.throughput(Throughput::Elements(events.into()));
+    for (name, queries) in [("0_queries", 0), ("10k_queries", size(10_000, 100))] {
+        let mut live = Live::new(Options::default());
+        let subscriber = live.subscriber();
+        // Each has a series to itself, with an odd id, so that those with an even one lie among them.
+        for host in (1..).step_by(2).take(queries) {
+            let query = Query::parse(&format!("AVG:cpu.total:[host=h-{host}]:[5m]"))?;
+            live.subscribe(&subscriber, &query, [(SeriesId(host), Arc::new(key(host)))], [], START)?;
+        }
+        let points: Vec<Point> =
+            load(events).take(1_000).map(|point| Point { series: SeriesId(2 * point.series.0), ..point }).collect();
+        group.bench_function(name, |bencher| bencher.iter(|| live.apply(producer(), black_box(&points), START)));
+        assert_eq!(subscriber.arrivals(), 0);
+    }
+    group.finish();
+    Ok(())
+}
+
+fn one_query(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let mut group = criterion.benchmark_group("event_to_one_query");
+
+    // Additions that wait for one another, and nothing else: the random value, and the compensated sum.
+    let (mut random, mut total) = (Random::default(), Aggregate::EMPTY);
+    group.bench_function("limit_addition", |bencher| bencher.iter(|| total.push(black_box(random.value()))));
+
+    let mut running = Stream::new("AVG:cpu.total:[]")?;
+    group.bench_function("running_avg", |bencher| bencher.iter(|| running.next()));
+
+    let points = size(100_000, 1_000);
+    let width = STEP * i64::try_from(points)?;
+    // Digits alone with a unit: microseconds.
+    for (name, op) in [("window_100k_avg", "AVG"), ("window_100k_max", "MAX")] {
+        let query = format!("{op}:cpu.total:[]:[{width}us]");
+        let mut ordered = Stream::new(&query)?;
+        (0..points).for_each(|_| _ = ordered.next());
+        group.bench_function(name, |bencher| bencher.iter(|| ordered.next()));
+
+        let mut late = Stream::new(&query)?;
+        (0..2 * points).for_each(|_| _ = late.next_or_late(width));
+        group.bench_function(format!("{name}_late_10_percent"), |bencher| bencher.iter(|| late.next_or_late(width)));
+        let kept = late.live.window_stats(late.handle).map_or(0, |stats| stats.points);
+        assert!(kept > points, "those that are late are in it too");
+    }
+    group.finish();
+    Ok(())
+}
+
+/// One event, and an update of it to each of 1,000 subscribers, taken by all of them.
+fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let queries = size(1_000, 10);
+    let mut live = Live::new(Options::default());
+    let query = Query::parse("AVG:cpu.total:[env=prod]")?;
+    let key = Arc::new(key(0));
+    let mut subscribers = Vec::new();
+    for _ in 0..queries {
+        let subscriber = live.subscriber();
+        let handle = live.subscribe(&subscriber, &query, [(SeriesId(0), Arc::clone(&key))], [], START)?;
+        subscribers.push((subscriber, handle));
+    }
+    let mut points = load(1);
+    let mut group = criterion.benchmark_group("event_to_many_queries");
+    group.throughput(Throughput::Elements(queries as u64));
+    group.bench_function("1k_running_avg", |bencher| {
+        bencher.iter(|| {
+            let point = points.next();
+            drop(live.apply(producer(), point.as_slice(), START));
+            subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
+        });
+    });
+    group.finish();
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut criterion = Criterion::default().without_plots().configure_from_args();
+    feeding_nothing(&mut criterion)?;
+    one_query(&mut criterion)?;
+    many_queries(&mut criterion)?;
+    criterion.final_summary();
+    Ok(())
+}
