@@ -36,7 +36,7 @@ fn csv_goes_in_and_the_query_command_gets_it_out() {
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("null\n", Some(0)));
     let output = query(&["MAX:temperature:[]", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["value"], 108.510_542_9);
+    assert_eq!(json["value"], 108.510_542_800_000_01);
     let output = query(&["MAX:temperature"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("byte"), "{}", text(&output.stderr));
