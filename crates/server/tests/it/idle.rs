@@ -29,7 +29,7 @@ fn poller(folder: &Path, query: &str) -> String {
         (import "env" "u_poll_handle" (func $poll_handle (param i64) (result i32)))
         (memory (export "memory") 2)
         (global $next (mut i32) (i32.const 4096))
-        (data (i32.const 0) "\20\00\00\00\40\00\00\00\{length:02x}\00\00\00\60\00\00\00\40\00\00\00\07\00\00\00")
+        (data (i32.const 8) "\20\00\00\00\40\00\00\00\{length:02x}\00\00\00\60\00\00\00\40\00\00\00\07\00\00\00")
         (data (i32.const 32) "{query}")
         (data (i32.const 96) "s:[b=1]")
         (func (export "allocate") (param i32) (result i32)
@@ -39,8 +39,8 @@ fn poller(folder: &Path, query: &str) -> String {
         (func (export "deallocate") (param i32))
         (func (export "call") (result i32)
             (local $handle i64)
-            (local.set $handle (call $query_live (i32.const 0)))
-            (drop (call $query_live (i32.const 12)))
+            (local.set $handle (call $query_live (i32.const 8)))
+            (drop (call $query_live (i32.const 20)))
             (loop $again (drop (call $poll_handle (local.get $handle))) (br $again))
             (i32.const 0)))"#,
         length = query.len(),
