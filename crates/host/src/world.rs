@@ -41,7 +41,7 @@ pub trait World: Send + Sync + 'static {
     /// Ends a live query. Whether it was there.
     fn free(&self, id: u64) -> bool;
 
-    /// Takes the next update of that live query: the event's JSON, see [`slung_abi::EventRef`].
+    /// Takes the next update of that live query: the event's JSON, see `slung_abi::EventRef`.
     fn try_next(&self, id: u64) -> Option<Arc<[u8]>>;
 
     /// Whether an update of that live query waits.
