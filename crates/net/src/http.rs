@@ -73,11 +73,13 @@ async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route) ->
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     match route {
         Route::Other => {
-            let message = "there is nothing at this path; /health, /metrics and /api/v1/query?q=QUERY are, and producers connect to / by WebSocket";
+            let message = "there is nothing at this path; there is something at /health, /metrics and \
+                /api/v1/query?q=QUERY, and producers connect to / by WebSocket";
             error(StatusCode::NOT_FOUND, "not_found", message)
         }
         Route::Producers if request.method() == Method::POST => {
-            let message = "events are sent as WebSocket frames: connect to ws://HOST:PORT/ and send one event per binary frame, or as JSON per text frame";
+            let message = "events are sent as WebSocket frames: connect to ws://HOST:PORT/ and send one event per \
+                binary frame, or as JSON per text frame";
             error(StatusCode::BAD_REQUEST, "use_websocket", message)
         }
         _ if !get => {
@@ -193,7 +195,8 @@ fn decode_parameter(value: &str) -> Result<String, String> {
 fn upgrade(request: &Request<Incoming>) -> Answer {
     let headers = request.headers();
     if !header_has(headers, &header::UPGRADE, "websocket") || request.version() < Version::HTTP_11 {
-        let message = "producers connect here by WebSocket (ws://HOST:PORT/); /health, /metrics and /api/v1/query?q=QUERY answer plain requests";
+        let message = "producers connect here by WebSocket (ws://HOST:PORT/); /health, /metrics and \
+            /api/v1/query?q=QUERY answer plain requests";
         return upgrade_required(error(StatusCode::UPGRADE_REQUIRED, "websocket_required", message));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -205,7 +208,8 @@ fn upgrade(request: &Request<Incoming>) -> Answer {
         Ok(chosen) => chosen,
         Err(asked) => {
             let message = format!(
-                "{asked} is not spoken by this version of the server; {PLAIN} is, which a client without Sec-WebSocket-Protocol gets"
+                "{asked} is not spoken by this version of the server; {PLAIN} is, which a client gets that offers it, \
+                 or none"
             );
             return error(StatusCode::NOT_IMPLEMENTED, "protocol_not_supported", &message);
         }

@@ -9,20 +9,32 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Socket {
     tcp: TcpStream,
-    /// Bytes that may still be read before the owner has its turn again: a peer that is fast enough would otherwise keep
-    /// the library reading for ever, with fragments that never become a message for instance.
+    /// Bytes that may still be read before others have their turn. Without it a peer that is fast enough keeps the library
+    /// reading for ever, with fragments that never become a message for instance.
     read_bytes_left: usize,
+    /// The last read has brought all that there was.
+    drained: bool,
 }
 
 impl Socket {
-    /// Reads nothing before [`Socket::allow`].
-    pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, read_bytes_left: 0 }
+    /// May read so many bytes before it must be allowed more.
+    pub(crate) fn new(tcp: TcpStream, read_bytes_max: usize) -> Self {
+        Self { tcp, read_bytes_left: read_bytes_max, drained: false }
     }
 
     /// Allows so many bytes to be read, whatever was allowed before.
     pub(crate) fn allow(&mut self, bytes: usize) {
         self.read_bytes_left = bytes;
+    }
+
+    /// Whether nothing is read any more until [`Socket::allow`].
+    pub(crate) fn is_spent(&self) -> bool {
+        self.read_bytes_left == 0
+    }
+
+    /// Asks the kernel again, though the last read has brought all that there was.
+    pub(crate) fn resume(&mut self) {
+        self.drained = false;
     }
 
     /// The stream, to wait on.
@@ -38,13 +50,14 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.read_bytes_left == 0 {
+        if self.drained || self.is_spent() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let read = self.tcp.try_read(buffer)?;
-        // Less than there was room for is all that had arrived: what it brought is acted on before the kernel is asked
-        // again, only to hear that there is nothing.
-        self.read_bytes_left = if read < buffer.len() { 0 } else { self.read_bytes_left.saturating_sub(read) };
+        self.read_bytes_left = self.read_bytes_left.saturating_sub(read);
+        // Less than there was room for: what it brought is acted on before the kernel is asked again, most likely to hear
+        // that there is nothing.
+        self.drained = read < buffer.len();
         Ok(read)
     }
 }

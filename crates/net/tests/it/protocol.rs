@@ -220,3 +220,36 @@ async fn one_connection_too_many_is_turned_away_and_told_so() {
     };
     timeout(PATIENCE, joined).await.expect("there is room again");
 }
+
+/// Fragments that never become a message keep the library reading as long as there are more. Once that held the thread
+/// of the connection, and so every connection on it, for as long as a stranger liked.
+#[tokio::test]
+async fn fragments_without_an_end_do_not_hold_up_another_producer() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    let rig = Rig::start().await;
+    let mut flood = rig.raw_producer().await.into_std().unwrap();
+    flood.set_nonblocking(false).unwrap();
+    let enough = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = enough.clone();
+    let flooding = tokio::task::spawn_blocking(move || {
+        let fragments = ws_frame(0, b"").repeat(10_000);
+        flood.write_all(&ws_frame(BINARY, b"")).unwrap();
+        let started = std::time::Instant::now();
+        while !seen.load(Relaxed) && started.elapsed() < PATIENCE {
+            if flood.write_all(&fragments).is_err() {
+                break;
+            }
+        }
+        seen.load(Relaxed)
+    });
+    let mut other = rig.connect().await;
+    for _ in 0..20 {
+        other.event("a", &[], NOW, 1.0).await;
+        other.barrier().await;
+    }
+    enough.store(true, Relaxed);
+    assert!(flooding.await.unwrap(), "the flood was over before the other one was served");
+    assert_eq!(rig.backend.state(|state| state.stored.len()), 20);
+}
