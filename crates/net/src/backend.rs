@@ -25,7 +25,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`WriteRefused`]; nothing is stored then.
     fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, WriteRefused>;
 
-    /// Follows what has been synced to disk. After [`WriteRefused::Busy`] the same write is tried again when this changes.
+    /// Follows what has been synced to disk. After [`WriteRefused::Busy`] the same write is tried again when this
+    /// changes.
     fn durable(&self) -> watch::Receiver<Seq>;
 
     /// Answers a historical query, given as text.
@@ -37,8 +38,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The reason why they are not.
     fn health(&self) -> Result<(), String>;
 
-    /// Everything that is counted, the network's own [`crate::Stats`] too, as Prometheus text, or as OpenMetrics (then it
-    /// ends with `# EOF`).
+    /// Everything that is counted, the network's own [`crate::Stats`] too, as Prometheus text, or as OpenMetrics (then
+    /// it ends with `# EOF`).
     fn metrics(&self) -> String;
 
     /// The producer has sent its last event. Its id is not used again.
@@ -76,8 +77,8 @@ pub struct QueryAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct QueryRefused {
-    /// The byte of the text where it is wrong, from 0. `None` where the text is right, but cannot be answered: that is the
-    /// server's fault and not the asker's.
+    /// The byte of the text where it is wrong, from 0. `None` where the text is right, but cannot be answered: that is
+    /// the server's fault and not the asker's.
     pub at: Option<usize>,
     /// What is wrong, in words.
     pub what: String,

@@ -1,4 +1,4 @@
-//! The other side of the server's sockets: a producer that sends events, and one HTTP request. For command lines and tests.
+//! The other side of the server's sockets, for command lines and tests: a producer that sends events, one HTTP request.
 
 use std::time::Duration;
 
@@ -292,8 +292,8 @@ pub fn query_path(query: &str) -> String {
 /// One GET, without TLS, redirects or proxies: status and body.
 ///
 /// # Errors
-/// [`ClientError::Url`] where it is not `http://HOST[:PORT]/...`, [`ClientError::Connect`], [`ClientError::Lost`] where the
-/// answer breaks off or is over 16 MiB, [`ClientError::TimedOut`] after 60 s.
+/// [`ClientError::Url`] where it is not `http://HOST[:PORT]/...`, [`ClientError::Connect`], [`ClientError::Lost`] where
+/// the answer breaks off or is over 16 MiB, [`ClientError::TimedOut`] after 60 s.
 ///
 /// # Cancel safety
 /// Dropping it gives the request up.

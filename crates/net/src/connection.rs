@@ -1,4 +1,4 @@
-//! One producer's WebSocket: reads events, writes what workflows answer, and never lets one direction wait for the other.
+//! One producer's WebSocket: reads events, writes what workflows answer; neither direction waits for the other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,12 +21,12 @@ use crate::server::Shared;
 use crate::socket::Socket;
 use crate::stats::{FrameRefusal, add};
 
-/// How much is read from the kernel at once, bytes. Every connection keeps a buffer of this size, and the library clears
-/// all of it before each read: 128 KiB take in no more events a second, but cost each that comes alone 2 µs.
+/// How much is read from the kernel at once, bytes. Every connection keeps a buffer of this size, and the library
+/// clears all of it before each read: 128 KiB take in no more events a second, but cost each that comes alone 2 µs.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// Replies are collected up to this size before they are written, bytes; they are all written before anything is waited for.
+/// Replies are collected up to this size before they are written, bytes. All are written before anything is awaited.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// What is read from one connection before the others on its thread have their turn, bytes: about a millisecond of work.
+/// What is read from one connection before the others on its thread have their turn, bytes: a millisecond of work.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Events that go to the backend in one write at most: 4,096 are about a millisecond of work, with the backend's.
 const BATCH_EVENTS_MAX: usize = 4_096;

@@ -10,8 +10,8 @@ use crate::keys::{CACHE_BYTES_MAX, KeyCache};
 use crate::stats::{Counters, FrameRefusal, add};
 use crate::wire::{self, Head, WireError};
 
-/// How near to now a time must be, read in another unit, for that unit to be likely: a day, which a clock that is set at
-/// all keeps to.
+/// How near to now a time must be, read in another unit, for that unit to be likely: a day, which a clock that is set
+/// at all keeps to.
 const NEAR_MICROS: u64 = 24 * 60 * 60 * 1_000_000;
 
 /// How far the times given to events without one may run ahead of the clock, for each to have its own: 1 s. Beyond that
@@ -131,8 +131,8 @@ impl Intake {
         Ok(Point { series, timestamp, value: event.value })
     }
 
-    /// The server's clock, but later than the last time it was asked: there is one point per series and timestamp, so two
-    /// events within a microsecond would be one.
+    /// The server's clock, but later than the last time it was asked: there is one point per series and timestamp, so
+    /// two events within a microsecond would be one.
     fn stamp(&mut self) -> i64 {
         let now = self.backend.now_micros();
         let next = self.last_stamp.saturating_add(1);
@@ -181,7 +181,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Counts a message that is not stored. The log has the first of a connection, so that a broken producer can't fill it.
+    /// Counts a message that is not stored. The log has a connection's first, so that a broken producer can't fill it.
     fn refuse(&mut self, reason: FrameRefusal, why: &dyn std::fmt::Display) {
         self.counters.frame_refused(reason);
         if self.warned_of_refusal {
@@ -195,8 +195,8 @@ impl Intake {
         }
     }
 
-    /// Hands every point that waits to the backend, in one write. After [`Stopped::Busy`] those that are not stored still
-    /// wait.
+    /// Hands every point that waits to the backend, in one write. After [`Stopped::Busy`] those that are not stored
+    /// still wait.
     pub(crate) fn store(&mut self) -> Result<(), Stopped> {
         add(&self.counters.messages, std::mem::take(&mut self.messages));
         add(&self.counters.message_bytes, std::mem::take(&mut self.message_bytes));

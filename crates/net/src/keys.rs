@@ -11,8 +11,8 @@ pub(crate) const CACHE_BYTES_MAX: usize = 1024 * 1024;
 /// What an entry costs beside its bytes: the slot in the table, and the allocation.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-/// From a key's bytes, as they stand in a frame, to the id of its series. A key that is in here was decoded and accepted
-/// before, so neither needs to be done again.
+/// From a key's bytes, as they stand in a frame, to the id of its series. A key that is in here was decoded and
+/// accepted before, so neither needs to be done again.
 #[derive(Debug)]
 pub(crate) struct KeyCache {
     ids: HashMap<Box<[u8]>, SeriesId, foldhash::fast::RandomState>,

@@ -63,8 +63,8 @@ impl Producers {
         Self(Arc::new(registry))
     }
 
-    /// Queues a message for a producer: as text, or as binary where it is not UTF-8. Messages to one producer keep their
-    /// order. Never blocks, and never waits for the network.
+    /// Queues a message for a producer: as text, or as binary where it is not UTF-8. Messages to one producer keep
+    /// their order. Never blocks, and never waits for the network.
     ///
     /// # Errors
     /// [`WritebackError`]; the message is not sent then, not even in part.

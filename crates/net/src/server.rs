@@ -1,6 +1,7 @@
 //! Listens, serves each connection as a task of its own, and ends them in good order.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,6 +21,10 @@ use crate::connection;
 use crate::http;
 use crate::producers::Producers;
 use crate::stats::{Counters, add};
+
+/// Connections that the kernel keeps until they are accepted: after a restart everybody comes back at once, and who
+/// finds no room tries again a second later.
+const ACCEPT_QUEUE_MAX: u32 = 1024;
 
 /// After an `accept` that failed, for want of file descriptors most of the time.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -40,20 +45,20 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: appl
 pub struct ServerOptions {
     /// Connections at once, producers included. Default 10,000. One more is told 503 and closed.
     pub connections_max: usize,
-    /// How long a client has to send the whole head of a request, from when the connection is free for it. Default 10 s.
-    /// Whoever is slower, or idle for longer, is closed.
+    /// How long a client has to send the whole head of a request, from when the connection is free for it. Default
+    /// 10 s. Whoever is slower, or idle for longer, is closed.
     pub header_timeout: Duration,
     /// The head of a request, bytes. Default 16 KiB; a longer one is answered 431.
     pub header_bytes_max: usize,
     /// Header fields of a request. Default 64; more are answered 431.
     pub header_fields_max: usize,
-    /// The body of a request, bytes. Default 256 KiB. No route takes one yet: it is read, so that the client gets to read
-    /// the answer, and thrown away; a longer one is answered 413.
+    /// The body of a request, bytes. Default 256 KiB. No route takes one yet: it is read, so that the client gets to
+    /// read the answer, and thrown away; a longer one is answered 413.
     pub body_bytes_max: usize,
     /// How long a client has to send the body. Default 10 s; then 408.
     pub body_timeout: Duration,
-    /// A message of a producer, bytes, all fragments together. Default 256 KiB, the limit of the plain protocol; beyond it
-    /// the connection is closed with 1009.
+    /// A message of a producer, bytes, all fragments together. Default 256 KiB, the limit of the plain protocol; beyond
+    /// it the connection is closed with 1009.
     pub message_bytes_max: usize,
     /// How long a producer has to answer a close frame. Default 2 s.
     pub close_timeout: Duration,
@@ -104,8 +109,15 @@ impl Server {
         options: ServerOptions,
         backend: Arc<dyn Backend>,
         producers: Producers,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    ) -> io::Result<Self> {
+        let mut listener = Err(io::ErrorKind::AddrNotAvailable.into());
+        for addr in tokio::net::lookup_host(listen).await? {
+            listener = listen_at(addr);
+            if listener.is_ok() {
+                break;
+            }
+        }
+        let listener = listener?;
         let addr = listener.local_addr()?;
         let counters = Arc::clone(producers.counters());
         Ok(Self { listener, addr, shared: Arc::new(Shared { backend, producers, counters, options }) })
@@ -117,8 +129,8 @@ impl Server {
     }
 
     /// Serves until `stop` completes, and then ends: no more connections are accepted, requests under way are answered,
-    /// what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone, after
-    /// [`ServerOptions::drain_timeout`] at the latest.
+    /// what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone,
+    /// after [`ServerOptions::drain_timeout`] at the latest.
     ///
     /// # Cancel safety
     /// Dropping it drops every connection where it stands. Let `stop` complete instead.
@@ -156,6 +168,14 @@ impl Server {
             connections.shutdown().await;
         }
     }
+}
+
+fn listen_at(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that was restarted need not wait for its old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(ACCEPT_QUEUE_MAX)
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

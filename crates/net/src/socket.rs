@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Socket {
     tcp: TcpStream,
-    /// Bytes that may still be read before others have their turn. Without it a peer that is fast enough keeps the library
-    /// reading for ever, with fragments that never become a message for instance.
+    /// Bytes that may still be read before others have their turn. Without it a peer that is fast enough keeps the
+    /// library reading for ever, with fragments that never become a message for instance.
     read_bytes_left: usize,
     /// The last read has brought all that there was.
     drained: bool,
@@ -55,8 +55,8 @@ impl Read for Socket {
         }
         let read = self.tcp.try_read(buffer)?;
         self.read_bytes_left = self.read_bytes_left.saturating_sub(read);
-        // Less than there was room for: what it brought is acted on before the kernel is asked again, most likely to hear
-        // that there is nothing.
+        // Less than there was room for: what it brought is acted on before the kernel is asked again, most likely to
+        // hear that there is nothing.
         self.drained = read < buffer.len();
         Ok(read)
     }

@@ -182,8 +182,8 @@ impl From<&OutboundError> for OutboundOutcome {
 
 type Client<C> = legacy::Client<Timed<C>, Full<Bytes>>;
 
-/// An HTTP/1.1 client for workflows. Connections are kept and used again. It follows no redirects, uses no proxies, asks
-/// for no compression and sends no cookies. Cloning gives another handle to the same one.
+/// An HTTP/1.1 client for workflows. Connections are kept and used again. It follows no redirects, uses no proxies,
+/// asks for no compression and sends no cookies. Cloning gives another handle to the same one.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -237,8 +237,8 @@ impl HttpClient {
     /// `application/octet-stream`; an empty one without a type.
     ///
     /// # Errors
-    /// [`OutboundError`]. After [`OutboundError::TimedOut`] and [`OutboundError::Http`] the other side may have acted on
-    /// the request all the same.
+    /// [`OutboundError`]. After [`OutboundError::TimedOut`] and [`OutboundError::Http`] the other side may have acted
+    /// on the request all the same.
     ///
     /// # Cancel safety
     /// Dropping it gives the call up; the other side may have received it.

@@ -15,8 +15,8 @@ const WEB_PORTS: [u16; 2] = [80, 443];
 /// What `--allow-host` names: `HOST[:PORT]`, where HOST is a host name, an address, or a network such as `10.1.0.0/16`,
 /// and PORT a number or `*`; without one it is 80 and 443. An IPv6 address or network with a port is put in brackets.
 ///
-/// A rule with a name allows every address that the name resolves to: it trusts whoever answers for the name. A rule with
-/// an address or network allows what lies in it, whatever name led there.
+/// A rule with a name allows every address that the name resolves to: it trusts whoever answers for the name. A rule
+/// with an address or network allows what lies in it, whatever name led there.
 ///
 /// ```
 /// use slung_net::AllowRule;

@@ -36,11 +36,11 @@ pub(super) const SPECIAL_V4: &[(Ipv4Net, &str)] = &[
     v4(240, 0, 0, 4, "reserved"),
 ];
 
-/// The part of IPv6 that is given out as public addresses; all that lies outside is refused whatever it will be one day.
+/// The part of IPv6 that is given out as public addresses; all else is refused, whatever it will be one day.
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0], 3, "").0;
 
-/// The IPv6 special-purpose registry of IANA, with site-local, multicast, and the ways to write an IPv4 address inside an
-/// IPv6 one. The first row that fits names an address.
+/// The IPv6 special-purpose registry of IANA, with site-local, multicast, and the ways to write an IPv4 address inside
+/// an IPv6 one. The first row that fits names an address.
 pub(super) const SPECIAL_V6: &[(Ipv6Net, &str)] = &[
     (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "unspecified"),
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "loopback"),

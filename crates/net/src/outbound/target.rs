@@ -1,4 +1,4 @@
-//! What a URL means: scheme, host and port, read strictly. A spelling that two readers could read differently is refused.
+//! What a URL means: scheme, host and port, read strictly; what two readers could read differently is refused.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

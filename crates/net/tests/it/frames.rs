@@ -152,7 +152,7 @@ async fn text_is_json_or_the_binary_layout() {
     let mut producer = rig.connect().await;
     for text in [
         r#"{"timestamp":1700000000000000,"value":21.5,"series":"temp","tags":["sensor=1"]}"#,
-        " \r\n\t{ \"series\" : \"temp\" , \"value\" : 22 , \"tags\" : [\"sensor=1\",\"sensor=1\"], \"timestamp\":null }\n",
+        " \r\n\t{ \"series\" : \"temp\", \"value\" : 22, \"tags\" : [\"sensor=1\",\"sensor=1\"],\"timestamp\":null}\n",
         r#"{"value":0.1,"series":"t\u00e9mp","tags":["a \"b\"","\ud83d\ude00"],"timestamp":-1}"#,
         // The last bit counts.
         r#"{"value":1.7976931348623157e308,"series":"temp"}"#,
@@ -170,15 +170,15 @@ async fn text_is_json_or_the_binary_layout() {
     assert_eq!(rig.backend.refused_total(), 0);
     assert_eq!(rig.backend.values(), [21.5, 22.0, 0.1, f64::MAX, 2.225_073_858_507_201e-308, 0.0, 0.0]);
     let series = rig.backend.series();
-    let expected = ["temp{sensor=1}", "temp{sensor=1}", "témp{a \"b\",😀}", "temp{}", "temp{}", "old{client}", "é{}"];
-    assert_eq!(series, expected);
+    assert_eq!(series[..3], ["temp{sensor=1}", "temp{sensor=1}", "témp{a \"b\",😀}"]);
+    assert_eq!(series[3..], ["temp{}", "temp{}", "old{client}", "é{}"]);
     let timestamps: Vec<i64> =
         rig.backend.state(|state| state.stored.iter().map(|(_, point)| point.timestamp).collect());
     assert_eq!(timestamps[..3], [NOW, NOW, -1]);
 }
 
-/// There is one point per series and timestamp. With a clock that stands still, a hundred events without a timestamp would
-/// have been one.
+/// There is one point per series and timestamp. With a clock that stands still, a hundred events without a timestamp
+/// would have been one.
 #[tokio::test]
 async fn events_without_a_timestamp_each_get_their_own() {
     let rig = Rig::start().await;

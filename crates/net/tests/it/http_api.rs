@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::backend::{NOW, PATIENCE};
-use crate::rig::Rig;
+use crate::rig::{Rig, nobody};
 
 /// Sends one request and takes its answer apart: status, head, body.
 async fn ask(rig: &Rig, method: &str, path: &str, more: &str) -> (u16, String, String) {
@@ -260,7 +260,8 @@ async fn the_client_for_one_request_says_what_is_wrong() {
         let bad = http_get(url).await.unwrap_err();
         assert!(matches!(bad, ClientError::Url { .. }), "{url}: {bad:?}");
     }
-    assert!(matches!(http_get("http://127.0.0.1:1/").await, Err(ClientError::Connect { .. })));
+    let (_held, addr) = nobody();
+    assert!(matches!(http_get(&format!("http://{addr}/")).await, Err(ClientError::Connect { .. })));
     let rig = Rig::start().await;
     let (status, body) = http_get(&format!("http://localhost:{}/nothing", rig.addr.port())).await.unwrap();
     assert_eq!(status, 404);

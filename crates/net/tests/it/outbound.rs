@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use slung_net::{Counters, HttpClient, HttpMethod, OutboundError, OutboundOptions, Refusal, Resolve};
 
 use crate::backend::row;
+use crate::rig::nobody;
 use crate::web::{self, ok};
 
 /// Answers every name alike, and counts.
@@ -279,7 +280,8 @@ async fn every_wait_has_an_end() {
 #[tokio::test]
 async fn what_is_not_there_or_not_http_is_said_so() {
     let (client, counters) = local_client();
-    let error = client.send(HttpMethod::Get, "http://127.0.0.1:1/", "").await.unwrap_err();
+    let (_held, addr) = nobody();
+    let error = client.send(HttpMethod::Get, &format!("http://{addr}/"), "").await.unwrap_err();
     assert!(error.to_string().starts_with("no connection to 127.0.0.1: "), "{error}");
     let nobody = HttpClient::with_parts(options(&[]), Arc::default(), Names::at(&[]), None);
     let error = nobody.send(HttpMethod::Get, "http://nobody.example/", "").await.unwrap_err();

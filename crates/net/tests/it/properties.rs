@@ -86,7 +86,8 @@ proptest! {
     #[test]
     fn json_keeps_every_bit(timestamp in any::<Option<i64>>(), value in finite(), key in keys()) {
         let tags: Vec<&str> = key.tags().collect();
-        let text = serde_json::json!({"timestamp": timestamp, "value": value, "series": key.name(), "tags": tags}).to_string();
+        let json = serde_json::json!({"timestamp": timestamp, "value": value, "series": key.name(), "tags": tags});
+        let text = json.to_string();
         let event = wire::decode_json_event(&text).unwrap();
         prop_assert_eq!(event.timestamp, timestamp);
         prop_assert_eq!(event.value.to_bits(), value.to_bits());

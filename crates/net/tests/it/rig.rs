@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use slung_model::SeriesKey;
 use slung_net::{Producers, QUEUE_BYTES_MAX, Server, ServerOptions, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -81,6 +81,14 @@ impl Rig {
         assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
         tcp
     }
+}
+
+/// An address at which nobody listens, as long as the socket is held.
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
 }
 
 /// What a producer says first.

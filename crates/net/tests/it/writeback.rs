@@ -6,7 +6,7 @@ use slung_net::client::{ClientError, Producer, Received};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::backend::{NOW, row};
-use crate::rig::Rig;
+use crate::rig::{Rig, nobody};
 
 #[tokio::test]
 async fn each_producer_gets_its_own_messages_in_order() {
@@ -168,8 +168,9 @@ async fn both_halves_of_a_client_work_at_once() {
 
 #[tokio::test]
 async fn a_client_is_told_why_it_cannot_go_on() {
-    let nobody = Producer::connect("ws://127.0.0.1:1/").await.unwrap_err();
-    assert!(matches!(nobody, ClientError::Connect { .. }), "{nobody}");
+    let (_held, addr) = nobody();
+    let error = Producer::connect(&format!("ws://{addr}/")).await.unwrap_err();
+    assert!(matches!(error, ClientError::Connect { .. }), "{error}");
     for url in ["http://127.0.0.1:1/", "wss://127.0.0.1:1/", "127.0.0.1", "ws:///", ""] {
         let bad = Producer::connect(url).await.unwrap_err();
         assert!(matches!(bad, ClientError::Url { .. }), "{url}: {bad:?}");
