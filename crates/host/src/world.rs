@@ -73,9 +73,10 @@ pub trait World: Send + Sync + 'static {
     /// There is no such producer (any more), its queue is full, or this workflow may not answer it.
     fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal>;
 
-    /// Sends an HTTP request; the answer is the response's body, at most [`slung_abi::limits::HTTP_BYTES_MAX`] bytes.
+    /// Sends an HTTP request; the answer is the response's body, whatever its status, at most
+    /// [`slung_abi::limits::HTTP_BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// The URL is not valid or not allowed, nobody answers in time, the response is too long or says that it failed.
+    /// The URL is not valid or not allowed, nobody answers in time, or the response is too long.
     fn writeback_http(&self, method: HttpMethod, url: &str, body: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Refusal>>;
 }

@@ -95,23 +95,7 @@ pub struct HttpResponse {
     pub body: Bytes,
 }
 
-impl HttpResponse {
-    /// The body of an answer with a 2xx status.
-    ///
-    /// This is what `u_writeback_http` gives to a workflow, which learns a body or nothing: the page of an error or the
-    /// body of a redirect, which is not followed, must not look like the answer to what was asked.
-    ///
-    /// # Errors
-    /// [`OutboundError::Status`] for every other status.
-    pub fn into_success(self) -> Result<Bytes, OutboundError> {
-        match self.status {
-            200..=299 => Ok(self.body),
-            status => Err(OutboundError::Status { status }),
-        }
-    }
-}
-
-/// Why a call has no answer, or none that counts.
+/// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
     /// The URL is malformed, or in a spelling that is not accepted.
@@ -156,12 +140,6 @@ pub enum OutboundError {
     /// The connection broke, or what came was not HTTP.
     #[error("no answer: {0}")]
     Http(String),
-    /// Answered, but not with success; see [`HttpResponse::into_success`].
-    #[error("answered with status {status}, which is not success; redirects are not followed")]
-    Status {
-        /// The status.
-        status: u16,
-    },
 }
 
 impl From<&OutboundError> for OutboundOutcome {
@@ -175,7 +153,6 @@ impl From<&OutboundError> for OutboundOutcome {
             OutboundError::RequestTooBig { .. } => Self::RequestTooBig,
             OutboundError::ResponseTooBig { .. } => Self::ResponseTooBig,
             OutboundError::Http(_) => Self::Http,
-            OutboundError::Status { .. } => Self::Status,
         }
     }
 }
@@ -231,7 +208,7 @@ impl HttpClient {
         Self(Arc::new(Inner { options, counters, connector, http, https: OnceCell::new(), tls }))
     }
 
-    /// Makes one call and reads the whole answer, whatever its status; see [`HttpResponse::into_success`].
+    /// Makes one call and reads the whole answer, whatever its status.
     ///
     /// A body that is JSON is sent as `application/json`, other text as `text/plain`, and what is not UTF-8 as
     /// `application/octet-stream`; an empty one without a type.

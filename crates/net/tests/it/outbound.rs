@@ -75,7 +75,6 @@ async fn a_call_is_what_was_asked_for_and_nothing_more() {
     ] {
         let answer = client.send(method, &url, body.to_vec()).await.unwrap();
         assert_eq!((answer.status, &answer.body[..]), (200, &b"done"[..]));
-        assert_eq!(answer.into_success().unwrap(), "done");
     }
     let requests = seen.requests();
     let version = env!("CARGO_PKG_VERSION");
@@ -200,11 +199,9 @@ async fn a_redirect_is_an_answer_and_not_followed() {
     let (client, counters) = local_client();
     let answer = client.send(HttpMethod::Get, &format!("http://{addr}/"), "").await.unwrap();
     assert_eq!(answer.status, 302);
-    assert_eq!(answer.into_success(), Err(OutboundError::Status { status: 302 }));
     assert!(inside_seen.requests().is_empty());
     let answer = client.send(HttpMethod::Get, &format!("http://{addr}/error"), "").await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (500, &b"a page"[..]));
-    assert!(answer.into_success().is_err());
     assert_eq!((outcome(&counters, "status"), outcome(&counters, "success")), (2, 0));
 }
 

@@ -80,11 +80,14 @@ fn events_are_paced_by_their_own_times() {
 
 #[test]
 fn nobody_listening_is_said_in_plain_words() {
-    for args in [&["write", "--url", "ws://127.0.0.1:1/"][..], &["query", "a:[]", "--url", "http://127.0.0.1:1"]] {
+    // A port that was free a moment ago.
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (ws, http) = (format!("ws://{addr}/"), format!("http://{addr}"));
+    for args in [&["write", "--url", &ws][..], &["query", "a:[]", "--url", &http]] {
         let output = run(slung().args(args));
         assert_eq!(output.status.code(), Some(1));
         let error = text(&output.stderr);
-        assert!(error.contains("127.0.0.1:1") && error.contains("slung serve"), "{error}");
+        assert!(error.contains(&addr) && error.contains("slung serve"), "{error}");
     }
 }
 

@@ -78,12 +78,13 @@ async fn anomaly_starts_from_history_and_writes_a_derived_series() {
     assert!(score > 3.0, "500 after a thousand values from 50 to 59 scores {score}");
 }
 
-/// Answers every request with that body, and hands over what it was asked.
+/// Answers the first request with 200 and all others with 503, each with that body, and hands over what it was asked.
 async fn http_server(body: &'static str) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (requests, received) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
+        let mut status = "200 OK";
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = Vec::new();
             let mut buffer = [0; 4096];
@@ -95,10 +96,11 @@ async fn http_server(body: &'static str) -> (u16, tokio::sync::mpsc::UnboundedRe
                 }
             }
             let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             );
             let _ = stream.write_all(answer.as_bytes()).await;
+            status = "503 Service Unavailable";
             if requests.send(String::from_utf8_lossy(&request).into_owned()).is_err() {
                 return;
             }
@@ -133,8 +135,12 @@ async fn webhook_calls_out_only_where_the_operator_allowed_it() {
     let request = tokio::time::timeout(crate::server::PATIENCE, requests.recv()).await.unwrap().unwrap();
     assert!(request.starts_with("POST /hook HTTP/1.1"), "{request}");
     assert!(request.contains(r#""now":"above","value":275.0"#), "{request}");
-    // It uses the response.
+    // It uses the response, whatever its status; the operator is told of one that is no success.
     assert!(producer.message().await.contains("seen"));
+    producer.event("temperature", &["machine=1"], AT + 2, -500.0).await;
+    assert!(producer.message().await.contains("seen"));
+    let line = allowed.wait_for_log("status 503");
+    assert!(line.contains(&url), "{line}");
 }
 
 #[tokio::test]
