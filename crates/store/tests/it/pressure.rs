@@ -56,6 +56,23 @@ impl Gate {
     }
 }
 
+/// The test's side of the gate. It opens when a test ends, so that one that failed does not hang in closing its store.
+struct Keeper(Arc<Gate>);
+
+impl std::ops::Deref for Keeper {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.0
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
 struct GatedFile(Box<dyn File>, Arc<Gate>);
 
 impl Vfs for Gated {
@@ -102,7 +119,7 @@ impl File for GatedFile {
 }
 
 /// A store with one series that is durable.
-fn gated(options: Options) -> (Arc<Store>, Arc<Gate>, SimVfs, SeriesId) {
+fn gated(options: Options) -> (Arc<Store>, Keeper, SimVfs, SeriesId) {
     let disk = SimVfs::new(9);
     let gate = Arc::new(Gate::default());
     // The definition is committed beforehand: it would be a commit of its own, and begin an interval.
@@ -112,7 +129,7 @@ fn gated(options: Options) -> (Arc<Store>, Arc<Gate>, SimVfs, SeriesId) {
     let point = Point { series, timestamp: 0, value: 0.0 };
     let seq = store.write(&[point]).unwrap();
     store.wait_durable(seq).unwrap();
-    (Arc::new(store), gate, disk, series)
+    (Arc::new(store), Keeper(gate), disk, series)
 }
 
 fn batch(series: SeriesId, from: i64, count: i64) -> Vec<Point> {
@@ -144,8 +161,11 @@ fn many_writes_share_one_sync() {
 fn where_there_is_no_room_try_write_is_busy_and_write_waits() {
     let (store, gate, disk, series) = gated(Options { pending_bytes_max: SMALL, ..at_once() });
     gate.shut();
-    let mut stored = 1;
-    let mut from = 1;
+    // One batch is on its way to the disk: it takes room until it is there.
+    store.try_write(&batch(series, 1, 50)).unwrap();
+    gate.wait_for_sync();
+    let mut stored = 51;
+    let mut from = 51;
     loop {
         match store.try_write(&batch(series, from, 50)) {
             Ok(_) => stored += 50,
@@ -186,10 +206,14 @@ fn slow() -> Options {
 #[test]
 fn between_two_commits_the_interval_passes_or_enough_bytes_gather() {
     // The first commit, in `gated`, is at once: the log was idle.
-    let (store, _, _, series) = gated(Options { commit_bytes_max: 10_000, ..slow() });
-    store.write(&batch(series, 1, 100)).unwrap();
+    let (store, _, _, series) = gated(Options { commit_bytes_max: 25_000, ..slow() });
+    // A write of one point takes 25 bytes. The thread that commits has every opportunity to do so too early.
+    for i in 1..990 {
+        store.write(&batch(series, i, 1)).unwrap();
+        thread::yield_now();
+    }
     assert_eq!((store.durable_through(), store.stats().commits), (Seq(1), 1));
-    let seq = store.write(&batch(series, 101, 400)).unwrap();
+    let seq = store.write(&batch(series, 990, 400)).unwrap();
     store.wait_durable(seq).unwrap();
     assert_eq!(store.stats().commits, 2);
 }
