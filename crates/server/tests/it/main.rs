@@ -1,4 +1,5 @@
 //! End to end: the real binary, real sockets, real files, and the workflows as `cargo xtask build-workflows` leaves them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod commands;
 mod durability;

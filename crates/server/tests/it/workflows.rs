@@ -10,8 +10,11 @@ use crate::server::{Server, workflow};
 
 const AT: i64 = 1_700_000_000_000_000;
 
-/// Writes a configuration with those workflows: name, module, environment.
-fn configure(folder: &Path, workflows: &[(&str, &str, &[(&str, &str)])]) -> String {
+/// Name, module, environment.
+type Configured<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+/// Writes a configuration with those workflows.
+fn configure(folder: &Path, workflows: &[Configured<'_>]) -> String {
     let mut text = String::new();
     for (name, module, env) in workflows {
         text += &format!("[workflows.{name}]\nfile = {:?}\n[workflows.{name}.env]\n", workflow(module));
