@@ -15,13 +15,14 @@ use crate::Error;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How many series there may be. Default 1,000,000: with keys of a hundred bytes they take some 500 MB of memory, and
+    /// How many series there may be. Default 1,000,000: with keys of a hundred bytes they take some 800 MB of memory, and
     /// who has more has most often put something unbounded into a tag. A new series beyond it is refused; those that
     /// the log holds already are always taken.
     pub series_max: u32,
     /// How long after the beginning of one commit the next one may begin while there is less than `commit_bytes_max` to
     /// commit. Default 5 ms: a sync takes 0.2 to 4 ms, so that writers share one, and a wait that nobody sees. Longer means
-    /// fewer syncs and later acknowledgements; zero means that a commit begins as soon as the one before is done.
+    /// fewer syncs and later acknowledgements; zero means that a commit begins as soon as the one before is done, which
+    /// suits a lone writer that waits for each of its writes (4,000 a second instead of 200).
     /// After a pause of this length a write is committed at once.
     pub commit_interval: Duration,
     /// With so many bytes waiting, a commit begins before the interval is over. Default 1 MiB (52,000 points): larger
