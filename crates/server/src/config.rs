@@ -169,4 +169,18 @@ mod tests {
         };
         assert!(Config::load(&twice).unwrap_err().to_string().contains("given twice"));
     }
+
+    #[test]
+    fn the_book_names_every_key_and_every_command() {
+        use clap::CommandFactory;
+        let book = include_str!("../../../docs/getting-started.md");
+        let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        let File { listen, data, allow_hosts, workflows } = toml::from_str(example).unwrap();
+        assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
+        assert!(workflows.values().all(|workflow| !workflow.env.is_empty()) && !workflows.is_empty());
+        for command in crate::cli::Cli::command().get_subcommands() {
+            let row = format!("| `slung {}", command.get_name());
+            assert!(book.contains(&row), "the table of commands has no row that starts with {row}");
+        }
+    }
 }

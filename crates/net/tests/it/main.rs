@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helpers fails the test")]
 
 mod backend;
+mod book;
 mod frames;
 mod http_api;
 mod load;
