@@ -13,9 +13,11 @@ pub const TAGS_BYTES_MAX: usize = 68 * 1_024;
 pub const WS_BYTES_MAX: usize = 256 * 1_024;
 /// The longest URL, bytes: what HTTP servers are asked to support at least (RFC 9110, section 4.1).
 pub const URL_BYTES_MAX: usize = 8_000;
-/// The most of a body that is sent or received by `u_writeback_http`, bytes: as much as a message by WebSocket. A longer
-/// response is a failure.
-pub const HTTP_BYTES_MAX: usize = 256 * 1_024;
+/// The longest body that `u_writeback_http` sends, bytes: as much as a message by WebSocket.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 256 * 1_024;
+/// The longest body that `u_writeback_http` gives to the guest, bytes: an API's page of results, and a sixty-fourth of the
+/// memory that a guest has. A longer response is a failure.
+pub const HTTP_RESPONSE_BYTES_MAX: usize = 1_024 * 1_024;
 /// The most producers in one event (closed connections go first): enough for every machine of a plant, and 32 KiB.
 pub const PRODUCERS_MAX: usize = 4_096;
 /// The longest event as JSON, bytes: 4,096 producers of up to 20 digits, 64 tags of 1,024 bytes in which every byte is

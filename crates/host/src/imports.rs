@@ -161,13 +161,12 @@ async fn writeback_http(caller: &mut Call<'_>, url: u32, body: u32, method: i32)
     let (memory, guest) = memory.data_and_store_mut(&mut *caller);
     let method = HttpMethod::from_code(method).ok_or_else(|| format!("method {method} is none of 0 to 3"))?;
     let url = text(memory, url, "URL", limits::URL_BYTES_MAX)?;
-    let body = argument(memory, body, "body", limits::HTTP_BYTES_MAX)?.to_vec();
+    let body = argument(memory, body, "body", limits::HTTP_REQUEST_BYTES_MAX)?.to_vec();
     let response = guest.world.writeback_http(method, url, body);
     let response = response.await.map_err(|refusal| Failed::Call(refusal.0))?;
-    if response.len() > limits::HTTP_BYTES_MAX {
-        return Err(
-            format!("a response of {} bytes, at most {} are given", response.len(), limits::HTTP_BYTES_MAX).into()
-        );
+    let (bytes, bytes_max) = (response.len(), limits::HTTP_RESPONSE_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(format!("a response of {bytes} bytes, at most {bytes_max} are given").into());
     }
     give(caller, &response).await
 }

@@ -74,7 +74,7 @@ pub trait World: Send + Sync + 'static {
     fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal>;
 
     /// Sends an HTTP request; the answer is the response's body, whatever its status, at most
-    /// [`slung_abi::limits::HTTP_BYTES_MAX`] bytes.
+    /// [`slung_abi::limits::HTTP_RESPONSE_BYTES_MAX`] bytes.
     ///
     /// # Errors
     /// The URL is not valid or not allowed, nobody answers in time, or the response is too long.

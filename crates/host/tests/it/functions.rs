@@ -109,9 +109,9 @@ fn http_answers_that_are_no_region() {
     let refused = run("0", Err(Refusal("host not allowed".to_owned())));
     assert_eq!(refused.said, [0]);
     refused.line("u_writeback_http failed: host not allowed");
-    let long = run("0", Ok(vec![b'x'; 262_145]));
+    let long = run("0", Ok(vec![b'x'; 1_048_577]));
     assert_eq!(long.said, [0]);
-    long.line("u_writeback_http failed: a response of 262145 bytes, at most 262144 are given");
+    long.line("u_writeback_http failed: a response of 1048577 bytes, at most 1048576 are given");
     for method in ["4", "-1"] {
         let wrong = run(method, Ok(b"x".to_vec()));
         assert_eq!((wrong.said.as_slice(), wrong.world.asked().len()), ([0].as_slice(), 1), "nothing was sent");

@@ -271,7 +271,7 @@ impl World {
 
     pub(super) fn writeback_http(&mut self, url: &str, body: &[u8], method: HttpMethod) -> Result<Vec<u8>, String> {
         within("a URL", url.len(), limits::URL_BYTES_MAX)?;
-        within("a body", body.len(), limits::HTTP_BYTES_MAX)?;
+        within("a body", body.len(), limits::HTTP_REQUEST_BYTES_MAX)?;
         let method = match method {
             HttpMethod::Get => WritebackMethod::GET,
             HttpMethod::Post => WritebackMethod::POST,
