@@ -51,6 +51,9 @@ pub(crate) fn events<'a>(
         });
         return Ok(Box::new(lines));
     }
+    if first.is_none() {
+        return Ok(Box::new(std::iter::empty()));
+    }
     let mut csv = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader);
     let header = csv.headers().with_context(|| format!("line {}", skipped + 1))?.clone();
     let column = |name: &str| {
@@ -144,7 +147,9 @@ mod tests {
             read(text).unwrap(),
             [plain(at, 1.5), plain(at, -2.0), plain(at + 500_000, 300.0), plain(at + 1, 4.0)]
         );
-        assert_eq!(read("timestamp,value\n").unwrap(), []);
+        for empty in ["timestamp,value\n", "\n", ""] {
+            assert_eq!(read(empty).unwrap(), []);
+        }
     }
 
     #[test]
