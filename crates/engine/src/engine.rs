@@ -232,13 +232,16 @@ impl Engine {
 
     /// Registers a live query: its updates come to `subscriber`. It starts from what is stored, where its range says so, and
     /// sees every later write; no point is in both, none is in neither. Writers wait meanwhile, some 25 ns for each stored
-    /// point of the range.
+    /// point of the range; not so where it shares the window of a handle with the same query ([`Live::join`]).
     ///
     /// # Errors
     /// [`Error::Live`], [`Error::Panicked`].
     pub fn subscribe(&self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<HandleId, Error> {
         let window = query.window().map_err(slung_live::Error::from)?;
         let mut joined = self.lock()?;
+        if let Some(handle) = joined.live.join(subscriber, query)? {
+            return Ok(handle);
+        }
         let ids = self.store.select(query);
         let history = self.history(query.op(), window, &ids);
         let series = ids.iter().filter_map(|id| Some((*id, self.store.key(*id)?)));

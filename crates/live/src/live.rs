@@ -71,7 +71,9 @@ pub struct WindowStats {
 pub struct Stats {
     /// Live queries that are registered.
     pub handles: usize,
-    /// Points that their windows keep.
+    /// Windows that they have; those with the same query share one.
+    pub windows: usize,
+    /// Points that the windows keep.
     pub points: usize,
     /// Windows that are [`WindowState::Shortened`] now.
     pub windows_shortened: usize,
@@ -79,7 +81,7 @@ pub struct Stats {
     pub windows_counting_writes: usize,
     /// Points that windows let go for want of room, since the start.
     pub points_cut: u64,
-    /// Events that were too old for a sliding window, since the start; one per window that refused it.
+    /// Events that were too old for a sliding window, since the start; one per handle that did not get it.
     pub late: u64,
     /// How often a sum left the finite range, since the start; one per window until it is back.
     pub sums_saturated: u64,
@@ -99,6 +101,8 @@ pub struct Live {
     /// Beside `slots`: when time alone changes the window next. Of its own, so that a tick reads 8 bytes per window.
     due: Vec<i64>,
     by_handle: HashMap<HandleId, usize>,
+    /// The window that a further handle of that query joins, if it may.
+    by_query: HashMap<Arc<Query>, usize>,
     /// By series name: the windows that want series of that name.
     by_name: HashMap<Box<str>, Vec<usize>>,
     open: OpenProducers,
@@ -114,11 +118,11 @@ struct Feed {
     slots: Vec<usize>,
 }
 
-/// One live query.
+/// One query's window, and everyone who reads it.
 struct Slot {
-    handle: HandleId,
-    subscriber: Arc<Subscriber>,
-    query: Query,
+    query: Arc<Query>,
+    /// In the order of their handles; never empty once the slot is in its place.
+    readers: Vec<Reader>,
     /// The series that feed it, to be found again when it goes.
     series: Vec<SeriesId>,
     window: Window,
@@ -126,9 +130,15 @@ struct Slot {
     saturated: bool,
 }
 
+/// One live query, as its subscriber has registered it.
+struct Reader {
+    handle: HandleId,
+    subscriber: Arc<Subscriber>,
+}
+
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("handle", &self.handle).field("query", &self.query).finish_non_exhaustive()
+        f.debug_struct("Slot").field("query", &self.query).finish_non_exhaustive()
     }
 }
 
@@ -162,6 +172,7 @@ impl Live {
             free: Vec::new(),
             due: Vec::new(),
             by_handle: HashMap::new(),
+            by_query: HashMap::new(),
             by_name: HashMap::new(),
             open: OpenProducers::default(),
             passed: Passed::default(),
@@ -177,6 +188,8 @@ impl Live {
     }
 
     /// Registers a query: from now on its updates come to `subscriber`. What it starts with gives no update.
+    ///
+    /// Where [`Live::join`] finds a window, that is all; neither `series` nor `history` is looked at then.
     ///
     /// `series` are those that the query means, as far as they are known yet; later ones come by [`Live::series_added`].
     /// `history` are the stored points that the query starts from, and must be in no later [`Live::apply`]: those of the
@@ -194,18 +207,16 @@ impl Live {
         history: impl IntoIterator<Item = Point>,
         now: i64,
     ) -> Result<HandleId, Error> {
-        let meant = query.window()?;
-        if self.by_handle.len() >= self.options.handles_max {
-            return Err(Error::TooManyHandles { handles_max: self.options.handles_max });
+        if let Some(handle) = self.join(subscriber, query)? {
+            return Ok(handle);
         }
         let passed = self.passed.at(now);
-        let mut window = Window::new(query.op(), meant);
+        let mut window = Window::new(query.op(), query.window()?);
         self.load(&mut window, history)?;
         if let Window::Slide(sliding) = &mut window {
             sliding.start(passed, now);
         }
 
-        let handle = HandleId::next();
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.due.push(i64::MAX);
@@ -219,31 +230,64 @@ impl Live {
         for name in query.series() {
             self.by_name.entry(name.into()).or_default().push(index);
         }
-        self.by_handle.insert(handle, index);
         self.due[index] = window.due();
-        subscriber.add(handle, query.op() == Op::Raw);
-        self.slots[index] = Some(Slot {
-            handle,
-            subscriber: Arc::clone(subscriber),
-            query: query.clone(),
-            series: fed_by,
-            window,
-            saturated: false,
-        });
+        let query = Arc::new(query.clone());
+        self.by_query.insert(Arc::clone(&query), index);
+        let mut slot = Slot { query, readers: Vec::new(), series: fed_by, window, saturated: false };
+        let handle = slot.add(subscriber);
+        self.by_handle.insert(handle, index);
+        self.slots[index] = Some(slot);
         Ok(handle)
+    }
+
+    /// Registers a query that somebody reads already, so that both share one window, at no more cost than the queue. `None`
+    /// where there is none to share: the window is not kept, or is not what a new one would be. A running aggregate is
+    /// shared only until the first event, and never a window that has lost points.
+    ///
+    /// All who share a window get the same updates from the moment when they came. Its end moves by the arrival of the
+    /// events that it saw, also for who came after them.
+    ///
+    /// # Errors
+    /// [`Error`]: the range is none for a live query, or there are as many handles as may be. Nothing has changed then.
+    pub fn join(&mut self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<Option<HandleId>, Error> {
+        query.window()?;
+        if self.by_handle.len() >= self.options.handles_max {
+            return Err(Error::TooManyHandles { handles_max: self.options.handles_max });
+        }
+        let Some(&index) = self.by_query.get(query) else { return Ok(None) };
+        let Some(slot) = self.slots[index].as_mut().filter(|slot| slot.window.can_be_joined()) else { return Ok(None) };
+        let handle = slot.add(subscriber);
+        self.by_handle.insert(handle, index);
+        Ok(Some(handle))
     }
 
     /// Ends one of the subscriber's queries, with what waits of it. Answers whether there was such a one.
     pub fn unsubscribe(&mut self, subscriber: &Arc<Subscriber>, handle: HandleId) -> bool {
         let Some(&index) = self.by_handle.get(&handle) else { return false };
-        if !self.slots[index].as_ref().is_some_and(|slot| Arc::ptr_eq(&slot.subscriber, subscriber)) {
+        let Some(slot) = &mut self.slots[index] else { return false };
+        let Ok(at) = slot.readers.binary_search_by_key(&handle, |reader| reader.handle) else { return false };
+        if !Arc::ptr_eq(&slot.readers[at].subscriber, subscriber) {
             return false;
         }
-        let Some(slot) = self.slots[index].take() else { return false };
+        slot.readers.remove(at);
+        let is_read = !slot.readers.is_empty();
         self.by_handle.remove(&handle);
+        subscriber.remove(handle);
+        if !is_read {
+            self.remove_slot(index);
+        }
+        true
+    }
+
+    fn remove_slot(&mut self, index: usize) {
+        let Some(slot) = self.slots[index].take() else { return };
         self.free.push(index);
         self.due[index] = i64::MAX;
         self.room.points -= slot.window.points();
+        // A later window of the same query may have taken its place there.
+        if self.by_query.get(&slot.query) == Some(&index) {
+            self.by_query.remove(&slot.query);
+        }
         for id in slot.series {
             let place = &mut self.feeds[id.index()];
             if let Some(feed) = place {
@@ -261,8 +305,6 @@ impl Live {
                 }
             }
         }
-        subscriber.remove(handle);
-        true
     }
 
     /// Ends all of the subscriber's queries.
@@ -307,8 +349,10 @@ impl Live {
                 let made = match taken {
                     Taken::Outside => None,
                     Taken::Late => {
-                        self.late += 1;
-                        slot.subscriber.count_late(slot.handle);
+                        self.late += slot.readers.len() as u64;
+                        for reader in &slot.readers {
+                            reader.subscriber.count_late(reader.handle);
+                        }
                         None
                     }
                     Taken::Raw => Some((point.value, None)),
@@ -325,7 +369,7 @@ impl Live {
                         producers: Producers::from(producer),
                         state,
                     };
-                    wakes.0.extend(slot.subscriber.deliver(slot.handle, update, &self.open));
+                    slot.tell(update, &self.open, &mut wakes);
                 }
             }
         }
@@ -359,7 +403,7 @@ impl Live {
                     sliding.tell(passed);
                 }
                 let update = Update { timestamp, value, key, producers: Producers::default(), state };
-                wakes.0.extend(slot.subscriber.deliver(slot.handle, update, &self.open));
+                slot.tell(update, &self.open, &mut wakes);
             }
             *due = slot.window.due();
         }
@@ -377,6 +421,7 @@ impl Live {
         let with = |state| self.slots.iter().flatten().filter(|slot| slot.state() == state).count();
         Stats {
             handles: self.by_handle.len(),
+            windows: self.slots.len() - self.free.len(),
             points: self.room.points,
             windows_shortened: with(WindowState::Shortened),
             windows_counting_writes: with(WindowState::CountsWrites),
@@ -413,6 +458,24 @@ impl Live {
 }
 
 impl Slot {
+    fn add(&mut self, subscriber: &Arc<Subscriber>) -> HandleId {
+        // Each is greater than all before it, so that the order stays.
+        let handle = HandleId::next();
+        subscriber.add(handle, self.query.op() == Op::Raw);
+        self.readers.push(Reader { handle, subscriber: Arc::clone(subscriber) });
+        handle
+    }
+
+    /// Queues one update for everyone who reads the window.
+    fn tell(&self, update: Update, open: &OpenProducers, wakes: &mut Wakes) {
+        let Some((last, others)) = self.readers.split_last() else { return };
+        let update = Arc::new(update);
+        for reader in others {
+            wakes.0.extend(reader.subscriber.deliver(reader.handle, Arc::clone(&update), open));
+        }
+        wakes.0.extend(last.subscriber.deliver(last.handle, update, open));
+    }
+
     /// What the query tells of an aggregate: its value, and the state behind it where it has one.
     fn answer(&self, total: &Aggregate) -> Option<(f64, Option<(f64, u64)>)> {
         let op = self.query.op();

@@ -151,7 +151,7 @@ impl Subscriber {
     }
 
     /// Queues an update, and hands out the waker that is to be woken for it, once no lock is held any more.
-    pub(crate) fn deliver(&self, handle: HandleId, update: Update, open: &OpenProducers) -> Option<Waker> {
+    pub(crate) fn deliver(&self, handle: HandleId, update: Arc<Update>, open: &OpenProducers) -> Option<Waker> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let queue = state.queue(handle)?;
@@ -175,15 +175,15 @@ impl State {
 }
 
 impl Queue {
-    fn push(&mut self, update: Update, queue_updates_max: usize, open: &OpenProducers) {
+    fn push(&mut self, update: Arc<Update>, queue_updates_max: usize, open: &OpenProducers) {
         if self.waiting.len() < queue_updates_max {
-            self.waiting.push_back(Arc::new(update));
+            self.waiting.push_back(update);
         } else if self.raw {
             self.waiting.pop_front();
-            self.waiting.push_back(Arc::new(update));
+            self.waiting.push_back(update);
             self.stats.dropped += 1;
         } else if let Some(newest) = self.waiting.back_mut() {
-            Arc::make_mut(newest).merge(update, open, &mut self.scanned);
+            Arc::make_mut(newest).merge(&update, open, &mut self.scanned);
             self.stats.merged += 1;
         }
     }

@@ -62,10 +62,10 @@ pub struct Update {
 
 impl Update {
     /// Becomes the later one, without losing whose events were in it.
-    pub(crate) fn merge(&mut self, later: Self, open: &OpenProducers, scanned: &mut u64) {
+    pub(crate) fn merge(&mut self, later: &Self, open: &OpenProducers, scanned: &mut u64) {
         self.timestamp = self.timestamp.max(later.timestamp);
         self.value = later.value;
-        self.key = later.key;
+        self.key = Arc::clone(&later.key);
         self.state = later.state;
         for producer in later.producers.iter() {
             self.producers.add(*producer, open, scanned);

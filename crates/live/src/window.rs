@@ -88,6 +88,17 @@ impl Window {
         !matches!(self, Self::Pass(_) | Self::Tally { .. })
     }
 
+    /// Whether one of the same query that were made now, from what is stored, would be the same. What it keeps of points is
+    /// what is stored of its range, since it has seen every write from its history on; only what writes have added up to
+    /// is its own.
+    pub(crate) fn can_be_joined(&self) -> bool {
+        match self {
+            Self::Pass(_) | Self::PassRecent { .. } | Self::Keep { .. } => true,
+            Self::Tally { total, gave_up, .. } => !gave_up && total.count() == 0,
+            Self::Slide(sliding) => !sliding.is_shortened(),
+        }
+    }
+
     /// Takes a stored point at registration. Answers whether there was room for it.
     pub(crate) fn take_stored(&mut self, point: &Point, room: &mut Room) -> bool {
         match self {

@@ -60,7 +60,7 @@ fn stream(engine: &Engine, texts: &[&str], write: impl Fn(&Engine, u32, u32) -> 
             });
         }
         let readers: Vec<_> = (0..READERS)
-            .map(|_| {
+            .map(|reader| {
                 scope.spawn(move || {
                     let mut registered = Vec::new();
                     for round in 0..ROUNDS {
@@ -68,9 +68,13 @@ fn stream(engine: &Engine, texts: &[&str], write: impl Fn(&Engine, u32, u32) -> 
                             thread::yield_now();
                         }
                         for text in texts {
+                            // Every other one shares a window with the readers before it, if that may be shared; the
+                            // rest are queries of their own, which load what is stored.
+                            let apart = format!(":[NOT {reader}-{round}]:");
+                            let text = if round % 2 == 0 { text.replace(":[]:", &apart) } else { (*text).to_owned() };
                             let subscriber = engine.subscriber();
-                            let handle = engine.subscribe(&subscriber, &query(text)).unwrap();
-                            registered.push(Registered { subscriber, handle, text: (*text).to_owned() });
+                            let handle = engine.subscribe(&subscriber, &query(&text)).unwrap();
+                            registered.push(Registered { subscriber, handle, text });
                         }
                     }
                     registered
@@ -136,4 +140,9 @@ fn windows_agree_with_history_after_concurrent_writes() {
         assert_eq!(values(&subscriber, handle).last(), Some(&stored), "{text}");
     }
     assert_eq!(engine.stats().store.points, u64::from(POINTS) + 1);
+    let live = engine.stats().live;
+    assert_eq!(
+        (live.handles, live.windows),
+        (texts.len() * READERS * ROUNDS as usize, texts.len() * (READERS * ROUNDS as usize / 2 + 1))
+    );
 }

@@ -3,5 +3,6 @@
 
 mod delivery;
 mod model;
+mod sharing;
 mod support;
 mod windows;

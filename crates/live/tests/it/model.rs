@@ -23,6 +23,8 @@ enum Step {
     /// Event times follow this far behind or before the newest.
     Follow(usize, i64, i32),
     Subscribe(usize, usize, usize),
+    /// Another handle for a query that has one.
+    Again(usize),
     Free(usize),
     Pass(i64),
     Take(usize, usize),
@@ -36,7 +38,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..4_u64, prop::collection::vec(point, 1..6)).prop_map(|(producer, points)| Step::Write(producer, points)),
         8 => (0..SERIES.len(), -20..60_i64, -50..50_i32).prop_map(|(series, by, value)| Step::Follow(series, by, value)),
         3 => (0..OPS.len(), 0..SELECTIONS.len(), 0..RANGES.len()).prop_map(|(op, what, range)| Step::Subscribe(op, what, range)),
-        1 => any::<usize>().prop_map(Step::Free),
+        1 => any::<usize>().prop_map(Step::Again),
+        2 => any::<usize>().prop_map(Step::Free),
         6 => prop_oneof![
             4 => 0..2 * SECOND,
             2 => 0..50 * SECOND,
@@ -64,10 +67,14 @@ struct Watched {
     handle: HandleId,
     query: Query,
     window: Window,
-    /// Everything that it has seen and not refused, in order: arrival (as time that has passed) and point.
-    seen: Vec<(i64, Point)>,
+    /// Everything that it has seen and not refused, in order.
+    seen: Vec<Point>,
     /// How many of those were stored before.
     stored: usize,
+    /// The newest event; of several of that time, the one that came last.
+    newest: Option<Point>,
+    /// When the end was there, as time that has passed.
+    since: i64,
     /// How many points were to be seen when it was last looked at.
     visible: usize,
     told: Option<i64>,
@@ -78,28 +85,28 @@ struct Watched {
 }
 
 impl Watched {
-    fn newest(&self) -> Option<(i64, Point)> {
-        self.seen.iter().copied().max_by_key(|(_, point)| point.timestamp)
-    }
-
     /// The end of a sliding window: the newest event time, and what has passed since something last came in.
     fn end(&self, passed: i64) -> i64 {
-        let newest = self.newest().unwrap().1.timestamp;
-        let arrival =
-            if self.seen.len() > self.stored { self.seen.last().unwrap().0 } else { self.newest().unwrap().0 };
-        newest + (passed - arrival).max(0)
+        self.newest.unwrap().timestamp + (passed - self.since).max(0)
+    }
+
+    /// A handle for a query that has one shares its window: its end, and what was told of it. The points are the same anyhow.
+    fn join(&mut self, other: &Self) {
+        assert_eq!(self.newest.map(|point| point.timestamp), other.newest.map(|point| point.timestamp));
+        (self.newest, self.since) = (other.newest, other.since);
+        (self.told, self.visible) = (other.told, other.visible);
     }
 
     /// The values from which the answer is made.
     fn values(&self, passed: i64) -> Vec<f64> {
         let range = match self.window {
-            Window::Running => return self.seen[self.stored..].iter().map(|(_, point)| point.value).collect(),
+            Window::Running => return self.seen[self.stored..].iter().map(|point| point.value).collect(),
             Window::Absolute(range) => range,
             Window::Sliding { .. } if self.seen.is_empty() => return Vec::new(),
             Window::Sliding { width_micros } => TimeRange { start: self.end(passed) - width_micros, end: i64::MAX },
         };
         let mut kept = BTreeMap::new();
-        for (_, point) in &self.seen {
+        for point in &self.seen {
             if range.contains(point.timestamp) {
                 kept.insert((point.timestamp, point.series), point.value);
             }
@@ -128,13 +135,15 @@ impl Watched {
         match self.window {
             Window::Absolute(range) if !range.contains(point.timestamp) => return,
             Window::Sliding { width_micros }
-                if self.newest().is_some_and(|(_, newest)| point.timestamp < newest.timestamp - width_micros) =>
+                if self.newest.is_some_and(|newest| point.timestamp < newest.timestamp - width_micros) =>
             {
                 self.late += 1;
                 return;
             }
-            _ => self.seen.push((passed, point)),
+            _ => self.seen.push(point),
         }
+        self.since = passed;
+        self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
         let series = point.series.index();
         let made = if self.query.op() == Op::Raw {
             let value = point.value;
@@ -157,7 +166,7 @@ impl Watched {
         }
         assert!(values.len() < self.visible, "time alone brings nothing back");
         self.visible = values.len();
-        let newest = self.newest().unwrap().1;
+        let newest = self.newest.unwrap();
         if let Some(made) = self.answer(&values, newest.timestamp, newest.series.index(), BTreeSet::new()) {
             self.told = Some(passed);
             self.queue(made, queue_updates_max);
@@ -258,14 +267,16 @@ impl Model {
         let series = self.known.iter().map(|id| (SeriesId(*id as u32), Arc::clone(&self.keys[*id])));
         let series = series.filter(|(_, key)| query.matches(key));
         let handle = self.live.subscribe(&self.subscriber, &query, series, history.clone(), self.now).unwrap();
-        // Arrived at their own timestamps, that is so long before now.
-        let seen: Vec<_> = history.iter().map(|point| (self.passed - (self.now - point.timestamp), *point)).collect();
+        let newest = history.last().copied();
         let mut watched = Watched {
             handle,
             query,
             window,
-            stored: seen.len(),
-            seen,
+            stored: history.len(),
+            seen: history,
+            newest,
+            // Arrived at its own timestamp, that is so long before now.
+            since: newest.map_or(0, |newest| self.passed - (self.now - newest.timestamp)),
             visible: 0,
             told: None,
             waiting: VecDeque::new(),
@@ -274,6 +285,11 @@ impl Model {
             dropped: 0,
         };
         watched.visible = watched.values(self.passed).len();
+        if let Some(other) = self.watched.iter().find(|other| other.query == watched.query)
+            && matches!(window, Window::Sliding { .. })
+        {
+            watched.join(other);
+        }
         self.watched.push(watched);
     }
 
@@ -301,6 +317,10 @@ impl Model {
                     .replace("END", &(self.events_at + 40 * SECOND).to_string());
                 self.subscribe(&format!("{}:{}{range}", OPS[op], SELECTIONS[what]));
             }
+            Step::Again(which) if !self.watched.is_empty() => {
+                let text = self.watched[which % self.watched.len()].query.to_string();
+                self.subscribe(&text);
+            }
             Step::Free(which) if !self.watched.is_empty() => {
                 let watched = self.watched.swap_remove(which % self.watched.len());
                 assert!(self.live.unsubscribe(&self.subscriber, watched.handle));
@@ -318,7 +338,7 @@ impl Model {
                 self.take(which, count);
             }
             Step::Close(producer) => self.live.producer_closed(ProducerId::new(producer).unwrap()),
-            Step::Free(_) | Step::Take(..) => {}
+            Step::Again(_) | Step::Free(_) | Step::Take(..) => {}
         }
     }
 
@@ -342,7 +362,10 @@ impl Model {
             let stats = self.subscriber.handle_stats(watched.handle).unwrap();
             assert_eq!((stats.late, stats.merged, stats.dropped), (watched.late, watched.merged, watched.dropped));
         }
+        let late = self.watched.iter().map(|watched| watched.late).sum::<u64>();
+        assert!(self.live.stats().late >= late, "those of handles that are gone are in it, too");
         self.live.remove(&self.subscriber);
+        assert_eq!(self.live.stats().windows, 0);
         assert_eq!((self.live.stats().handles, self.live.stats().points), (0, 0));
     }
 }
@@ -360,9 +383,11 @@ fn assert_is(update: &Update, expected: &Expected, keys: &[Arc<SeriesKey>], quer
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
     #[test]
     fn live_agrees_with_recomputation(
-        steps in prop::collection::vec(step(), 1..120),
+        steps in prop::collection::vec(step(), 1..600),
         queue_updates_max in prop_oneof![1..4_usize, Just(1024)],
         replayed in any::<bool>(),
     ) {

@@ -354,11 +354,11 @@ fn all_windows_together_have_a_limit() {
     let mut world = World::with(1, Options { points_max: 5, ..Options::default() });
     let stored: Vec<_> = (0..3).map(|i| at(i, 1.0)).collect();
     let first = world.try_subscribe("COUNT:temp:[]:[1s]", &stored).unwrap();
-    assert_eq!(world.try_subscribe("COUNT:temp:[]:[1s]", &stored), Err(Error::NoRoom { points_max: 5 }));
+    assert_eq!(world.try_subscribe("SUM:temp:[]:[1s]", &stored), Err(Error::NoRoom { points_max: 5 }));
     assert_eq!(world.live.stats().points, 3, "a refused window leaves nothing behind");
     world.write(&[at(3, 1.0), at(4, 1.0), at(5, 1.0)]);
     assert_eq!(world.values(first), [4.0, 5.0, 5.0]);
-    assert_eq!(world.try_subscribe("COUNT:temp:[]:[1s]", &[]), Err(Error::NoRoom { points_max: 5 }));
+    assert_eq!(world.try_subscribe("SUM:temp:[]:[1s]", &[]), Err(Error::NoRoom { points_max: 5 }));
     world.try_subscribe("COUNT:temp:[]:[0,9]", &stored).unwrap();
     world.live.unsubscribe(&world.subscriber, first);
     assert_eq!(world.live.stats().points, 0);
