@@ -4,6 +4,7 @@
 mod backend;
 mod frames;
 mod http_api;
+mod live;
 mod load;
 mod outbound;
 mod properties;
