@@ -1,6 +1,9 @@
 //! What the network asks of the rest: one trait, so that everything on a socket is tested without an engine behind it.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
 use tokio::sync::watch;
 
@@ -32,6 +35,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Answers a historical query, given as text.
     fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>>;
 
+    /// Registers a live query, given as text: its updates, from now on.
+    ///
+    /// # Errors
+    /// [`QueryRefused`], also where the range is one that no live query can have.
+    fn live(&self, text: &str) -> Result<Updates, QueryRefused>;
+
     /// Whether writes are accepted.
     ///
     /// # Errors
@@ -45,6 +54,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The producer has sent its last event. Its id is not used again.
     fn producer_closed(&self, producer: ProducerId);
 }
+
+/// The updates of one live query, each as one line of JSON. Polled only as fast as its reader takes them: what comes
+/// faster is for the backend to bound. Dropping it ends the query.
+pub type Updates = BoxStream<'static, Arc<[u8]>>;
 
 /// Why the backend does not take something from a producer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

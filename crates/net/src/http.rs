@@ -1,24 +1,28 @@
 //! The HTTP API: which path answers what, and the upgrade to a producer's WebSocket.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use serde::Serialize;
 use slung_model::TimeRange;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use crate::backend::QueryRefused;
+use crate::live::Events;
 use crate::server::Shared;
-use crate::stats::Route;
+use crate::stats::{Route, add};
 
 /// The protocol that this server speaks, by the name it has in `Sec-WebSocket-Protocol`.
 const PLAIN: &str = "slung.plain";
 /// What the names of this project's protocols start with.
 const OURS: &str = "slung.";
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Either<Full<Bytes>, Events>>;
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -52,10 +56,11 @@ struct RangeBody {
 }
 
 /// Answers one request. 101 stands for: this connection is a producer's from here on.
-pub(crate) async fn answer(shared: &Shared, mut request: Request<Incoming>) -> Answer {
+/// `stop` turns true when the server ends.
+pub(crate) async fn answer(shared: &Shared, mut request: Request<Incoming>, stop: &watch::Receiver<bool>) -> Answer {
     let route = route(request.uri().path());
     let mut answer = match discard_body(shared, &mut request).await {
-        Ok(()) => dispatch(shared, &request, route).await,
+        Ok(()) => dispatch(shared, &request, route, stop).await,
         Err(refused) => refused,
     };
     // An answer belongs to its moment.
@@ -64,17 +69,22 @@ pub(crate) async fn answer(shared: &Shared, mut request: Request<Incoming>) -> A
     answer
 }
 
+/// Whether the answer goes on until one side has enough of it.
+pub(crate) fn is_stream(answer: &Answer) -> bool {
+    matches!(answer.body(), Either::Right(_))
+}
+
 fn route(path: &str) -> Route {
     let named = Route::ALL.iter().find(|route| route.label() == path);
     named.copied().unwrap_or(Route::Other)
 }
 
-async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route) -> Answer {
+async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route, stop: &watch::Receiver<bool>) -> Answer {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     match route {
         Route::Other => {
-            let message = "there is nothing at this path; there is something at /health, /metrics and \
-                /api/v1/query?q=QUERY, and producers connect to / by WebSocket";
+            let message = "there is nothing at this path; there is something at /health, /metrics, \
+                /api/v1/query?q=QUERY and /api/v1/live?q=QUERY, and producers connect to / by WebSocket";
             error(StatusCode::NOT_FOUND, "not_found", message)
         }
         Route::Producers if request.method() == Method::POST => {
@@ -90,6 +100,7 @@ async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route) ->
         Route::Producers => upgrade(request),
         Route::Health => health(shared),
         Route::Query => query(shared, request.uri().query().unwrap_or_default()).await,
+        Route::Live => live(shared, request.uri().query().unwrap_or_default(), stop),
         Route::Metrics => metrics(shared),
     }
 }
@@ -138,16 +149,12 @@ fn metrics(shared: &Shared) -> Answer {
     } else {
         "text/plain; version=0.0.4; charset=utf-8"
     };
-    with(Response::new(Full::from(text)), header::CONTENT_TYPE, content_type)
+    with(Response::new(Either::Left(Full::from(text))), header::CONTENT_TYPE, content_type)
 }
 
 async fn query(shared: &Shared, parameters: &str) -> Answer {
-    let text = match parse_parameters(parameters) {
-        Ok(Parameters { q: Some(text) }) => text,
-        Ok(Parameters { q: None }) => {
-            let message = "the query is missing: /api/v1/query?q=QUERY, percent-encoded";
-            return error(StatusCode::BAD_REQUEST, "bad_request", message);
-        }
+    let text = match query_text(parameters, Route::Query) {
+        Ok(text) => text,
         Err(message) => return error(StatusCode::BAD_REQUEST, "bad_request", &message),
     };
     match shared.backend.query(&text).await {
@@ -157,11 +164,48 @@ async fn query(shared: &Shared, parameters: &str) -> Answer {
             let body = QueryBody { value: answer.value, query: &answer.query, count: answer.count, range };
             json(StatusCode::OK, &body)
         }
-        Err(QueryRefused { at: Some(at), what }) => {
-            let error = ErrorFields { code: "bad_query", message: &what, at: Some(at) };
+        Err(refused) => query_refused(&refused),
+    }
+}
+
+/// Updates as server-sent events, without ids: nobody can go on where he has left.
+fn live(shared: &Shared, parameters: &str, stop: &watch::Receiver<bool>) -> Answer {
+    let text = match query_text(parameters, Route::Live) {
+        Ok(text) => text,
+        Err(message) => return error(StatusCode::BAD_REQUEST, "bad_request", &message),
+    };
+    // Before the query is registered: that may be work.
+    let Ok(place) = Arc::clone(&shared.live_places).try_acquire_owned() else {
+        add(&shared.counters.live_streams_refused, 1);
+        let message =
+            format!("{} live queries are streamed, the most that are allowed", shared.options.live_streams_max);
+        let refused = error(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", &message);
+        return with(refused, header::RETRY_AFTER, "10");
+    };
+    match shared.backend.live(&text) {
+        Ok(updates) => {
+            let events = Events::new(shared, updates, place, stop.clone());
+            // The connection is over with the stream, so that the server need not ask what else is under way on it.
+            last(with(Response::new(Either::Right(events)), header::CONTENT_TYPE, "text/event-stream"))
+        }
+        Err(refused) => query_refused(&refused),
+    }
+}
+
+/// # Errors
+/// Why there is none, in words.
+fn query_text(parameters: &str, route: Route) -> Result<String, String> {
+    let missing = || format!("the query is missing: {}?q=QUERY, percent-encoded", route.label());
+    parse_parameters(parameters)?.q.ok_or_else(missing)
+}
+
+fn query_refused(refused: &QueryRefused) -> Answer {
+    match refused {
+        QueryRefused { at: Some(at), what } => {
+            let error = ErrorFields { code: "bad_query", message: what, at: Some(*at) };
             json(StatusCode::BAD_REQUEST, &ErrorBody { error })
         }
-        Err(QueryRefused { at: None, what }) => error(StatusCode::SERVICE_UNAVAILABLE, "query_failed", &what),
+        QueryRefused { at: None, what } => error(StatusCode::SERVICE_UNAVAILABLE, "query_failed", what),
     }
 }
 
@@ -195,8 +239,8 @@ fn decode_parameter(value: &str) -> Result<String, String> {
 fn upgrade(request: &Request<Incoming>) -> Answer {
     let headers = request.headers();
     if !header_has(headers, &header::UPGRADE, "websocket") || request.version() < Version::HTTP_11 {
-        let message = "producers connect here by WebSocket (ws://HOST:PORT/); /health, /metrics and \
-            /api/v1/query?q=QUERY answer plain requests";
+        let message = "producers connect here by WebSocket (ws://HOST:PORT/); /health, /metrics, \
+            /api/v1/query?q=QUERY and /api/v1/live?q=QUERY answer plain requests";
         return upgrade_required(error(StatusCode::UPGRADE_REQUIRED, "websocket_required", message));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -214,7 +258,7 @@ fn upgrade(request: &Request<Incoming>) -> Answer {
             return error(StatusCode::NOT_IMPLEMENTED, "protocol_not_supported", &message);
         }
     };
-    match create_response_with_body(request, Full::default) {
+    match create_response_with_body(request, || Either::Left(Full::default())) {
         Ok(switching) if chosen => with(switching, header::SEC_WEBSOCKET_PROTOCOL, PLAIN),
         Ok(switching) => switching,
         Err(why) => error(StatusCode::BAD_REQUEST, "bad_handshake", &why.to_string()),
@@ -263,7 +307,7 @@ fn error(status: StatusCode, code: &str, message: &str) -> Answer {
 
 fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(body).expect("structs of strings and numbers have a JSON form");
-    let mut answer = Response::new(Full::from(body));
+    let mut answer = Response::new(Either::Left(Full::from(body)));
     *answer.status_mut() = status;
     with(answer, header::CONTENT_TYPE, "application/json")
 }

@@ -9,6 +9,7 @@ mod connection;
 mod http;
 mod intake;
 mod keys;
+mod live;
 mod outbound;
 mod producers;
 mod server;
@@ -16,7 +17,7 @@ mod socket;
 mod stats;
 pub mod wire;
 
-pub use backend::{Backend, QueryAnswer, QueryRefused, WriteRefused};
+pub use backend::{Backend, QueryAnswer, QueryRefused, Updates, WriteRefused};
 pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
     SystemResolver,

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -57,6 +57,13 @@ pub struct ServerOptions {
     pub body_bytes_max: usize,
     /// How long a client has to send the body. Default 10 s; then 408.
     pub body_timeout: Duration,
+    /// Live queries that are streamed over HTTP at once. Default 256: what people and dashboards watch. One more is
+    /// answered 503. Every one costs work with each event that feeds it, and up to a full queue of updates where its
+    /// reader is slow.
+    pub live_streams_max: usize,
+    /// How often a live stream tells that it is still there, at least 1 ms. Default 15 s: proxies close what is silent for
+    /// a minute, and a client that is gone is noticed when something is sent to it.
+    pub live_keep_alive: Duration,
     /// A message of a producer, bytes, all fragments together. Default 256 KiB, the limit of the plain protocol; beyond
     /// it the connection is closed with 1009.
     pub message_bytes_max: usize,
@@ -76,6 +83,8 @@ impl Default for ServerOptions {
             header_fields_max: 64,
             body_bytes_max: 256 * 1024,
             body_timeout: Duration::from_secs(10),
+            live_streams_max: 256,
+            live_keep_alive: Duration::from_secs(15),
             message_bytes_max: 256 * 1024,
             close_timeout: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(10),
@@ -89,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) producers: Producers,
     pub(crate) counters: Arc<Counters>,
     pub(crate) options: ServerOptions,
+    /// A permit for each live stream that there may be.
+    pub(crate) live_places: Arc<Semaphore>,
 }
 
 /// A server that listens but does not answer yet: [`Server::run`] does.
@@ -120,7 +131,9 @@ impl Server {
         let listener = listener?;
         let addr = listener.local_addr()?;
         let counters = Arc::clone(producers.counters());
-        Ok(Self { listener, addr, shared: Arc::new(Shared { backend, producers, counters, options }) })
+        let live_places = Arc::new(Semaphore::new(options.live_streams_max.min(Semaphore::MAX_PERMITS)));
+        let shared = Arc::new(Shared { backend, producers, counters, options, live_places });
+        Ok(Self { listener, addr, shared })
     }
 
     /// Where it listens.
@@ -129,7 +142,7 @@ impl Server {
     }
 
     /// Serves until `stop` completes, and then ends: no more connections are accepted, requests under way are answered,
-    /// what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone,
+    /// live streams end where they are, what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone,
     /// after [`ServerOptions::drain_timeout`] at the latest.
     ///
     /// # Cancel safety
@@ -217,10 +230,12 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: 
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, "TCP_NODELAY: {error}");
     }
-    let upgraded = AtomicBool::new(false);
+    let (upgraded, streaming) = (AtomicBool::new(false), AtomicBool::new(false));
+    let ending = stop.clone();
     let service = service_fn(|request| {
         Box::pin(async {
-            let answer = http::answer(&shared, request).await;
+            let answer = http::answer(&shared, request, &ending).await;
+            streaming.store(http::is_stream(&answer), Relaxed);
             if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
                 upgraded.store(true, Relaxed);
             }
@@ -235,13 +250,20 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: 
         .max_buf_size(shared.options.header_bytes_max.max(HTTP_BUFFER_BYTES_MIN))
         .serve_connection(TokioIo::new(tcp), service);
     let mut stopping = false;
+    let dropped_at = tokio::time::sleep(Duration::MAX);
+    tokio::pin!(dropped_at);
     let ended = loop {
         tokio::select! {
             ended = std::future::poll_fn(|context| served.poll_without_shutdown(context)) => break ended,
             _ = stop.wait_for(|stop| *stop), if !stopping => {
                 stopping = true;
+                if streaming.load(Relaxed) {
+                    dropped_at.as_mut().reset(Instant::now() + LINGER_MAX);
+                }
                 std::pin::Pin::new(&mut served).graceful_shutdown();
             }
+            // A stream has no last answer that would be worth more patience with who does not read.
+            () = &mut dropped_at, if stopping => break Ok(()),
         }
     };
     let parts = served.into_parts();

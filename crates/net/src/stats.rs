@@ -105,6 +105,8 @@ labelled! {
         Health = "/health",
         /// `/api/v1/query`
         Query = "/api/v1/query",
+        /// `/api/v1/live`
+        Live = "/api/v1/live",
         /// `/metrics`
         Metrics = "/metrics",
         /// Any other path.
@@ -156,6 +158,10 @@ pub struct Counters {
     pub(crate) batches: AtomicU64,
     pub(crate) busy_waits: AtomicU64,
     pub(crate) writebacks_sent: AtomicU64,
+    pub(crate) live_streams_now: AtomicU64,
+    pub(crate) live_streams_total: AtomicU64,
+    pub(crate) live_streams_refused: AtomicU64,
+    pub(crate) live_updates: AtomicU64,
     frames_refused: [AtomicU64; FrameRefusal::ALL.len()],
     writebacks_failed: [AtomicU64; WritebackFailure::ALL.len()],
     http_requests: [[AtomicU64; STATUS_CLASSES.len()]; Route::ALL.len()],
@@ -200,6 +206,10 @@ impl Counters {
             busy_waits: read(&self.busy_waits),
             frames_refused: rows(FrameRefusal::ALL, FrameRefusal::label, &self.frames_refused),
             writebacks_sent: read(&self.writebacks_sent),
+            live_streams_now: read(&self.live_streams_now),
+            live_streams_total: read(&self.live_streams_total),
+            live_streams_refused: read(&self.live_streams_refused),
+            live_updates: read(&self.live_updates),
             writebacks_failed: rows(WritebackFailure::ALL, WritebackFailure::label, &self.writebacks_failed),
             http_requests: Route::ALL
                 .iter()
@@ -248,6 +258,14 @@ pub struct Stats {
     /// Messages to producers that did not go out, by the label of [`WritebackFailure`]; every label is there.
     /// `connection_lost` was counted as sent before.
     pub writebacks_failed: Vec<(&'static str, u64)>,
+    /// Live queries whose updates are streamed over HTTP.
+    pub live_streams_now: u64,
+    /// Those that were begun.
+    pub live_streams_total: u64,
+    /// Those that were answered 503, because there were too many.
+    pub live_streams_refused: u64,
+    /// Updates that went into such a stream.
+    pub live_updates: u64,
     /// HTTP requests by the label of [`Route`] and the class of the status (`2xx`); only those that occurred.
     pub http_requests: Vec<(&'static str, &'static str, u64)>,
     /// Calls of workflows to the outside, by the label of [`OutboundOutcome`]; every label is there.

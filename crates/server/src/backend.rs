@@ -2,25 +2,33 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_engine::Engine;
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey};
-use slung_net::{Backend, QueryAnswer, QueryRefused, WriteRefused};
+use slung_net::{Backend, QueryAnswer, QueryRefused, Updates, WriteRefused};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::watch::{Watch, WatchCounters};
 
 /// The engine as the network uses it.
 pub(crate) struct EngineBackend {
     engine: Arc<Engine>,
     durable: watch::Receiver<Seq>,
     metrics: Metrics,
+    watched: Arc<WatchCounters>,
 }
 
 impl EngineBackend {
-    /// `durable` follows what the engine has committed.
-    pub(crate) fn new(engine: Arc<Engine>, durable: watch::Receiver<Seq>, metrics: Metrics) -> Self {
-        Self { engine, durable, metrics }
+    /// `durable` follows what the engine has committed, `watched` counts for the streams of live queries.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        durable: watch::Receiver<Seq>,
+        metrics: Metrics,
+        watched: Arc<WatchCounters>,
+    ) -> Self {
+        Self { engine, durable, metrics, watched }
     }
 }
 
@@ -59,6 +67,15 @@ impl Backend for EngineBackend {
                 })
             });
         std::future::ready(answer).boxed()
+    }
+
+    fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
+        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
+        // The range has brackets of its own, and is what comes last.
+        query.window().map_err(|error| QueryRefused { at: text.rfind('['), what: error.to_string() })?;
+        let watch = Watch::new(Arc::clone(&self.engine), &query, Arc::clone(&self.watched))
+            .map_err(|error| QueryRefused { at: None, what: error.to_string() })?;
+        Ok(watch.boxed())
     }
 
     fn health(&self) -> Result<(), String> {

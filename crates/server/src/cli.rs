@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Write(WriteArgs),
     /// Ask a running server's history.
     Query(QueryArgs),
+    /// Follow a live query of a running server: a line per update, as a workflow would get it.
+    Live(LiveArgs),
     /// Check that a WebAssembly module is a workflow that this server would load, without running it.
     Check(CheckArgs),
     /// Watch a workflow raise alerts on a real machine's temperatures, and judge it against the labelled failures.
@@ -100,6 +102,25 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
     pub(crate) url: String,
     /// Print the server's whole answer as JSON instead of the value.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `slung live`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line has the time of the newest event in the update (UTC), the value, and the tags of the event that caused it. What
+comes faster than it is printed is merged, or dropped for raw values, as for a workflow. It ends with Ctrl-C, or when the
+server stops. Examples:
+  slung live 'AVG:temperature:[machine=1]:[1h]'
+  slung live ':temperature:[]' --json")]
+pub(crate) struct LiveArgs {
+    /// The query, for example `AVG:temp:[sensor=1]:[5m]`.
+    pub(crate) query: String,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+    /// Print each update as the JSON that a workflow gets.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -7,9 +7,11 @@ mod config;
 mod demo;
 mod input;
 mod labels;
+mod live;
 mod metrics;
 mod query;
 mod serve;
+mod watch;
 mod world;
 mod write;
 
@@ -42,6 +44,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::serve(&args).await?,
         Command::Write(args) => write::write(args).await?,
         Command::Query(args) => query::query(&args).await?,
+        Command::Live(args) => live::live(&args).await?,
         Command::Check(args) => check::check(&args)?,
         Command::Demo(args) => return demo::demo(&args).await,
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -12,6 +13,8 @@ use slung_engine::Engine;
 use slung_host::{State, Workflow};
 use slung_live::Subscriber;
 use slung_net::Counters;
+
+use crate::watch::WatchCounters;
 
 /// A workflow that was started, and whose updates it reads.
 pub(crate) struct RunningWorkflow {
@@ -26,9 +29,14 @@ pub(crate) struct Metrics(Registry);
 
 impl Metrics {
     /// Those of a server.
-    pub(crate) fn new(engine: Arc<Engine>, counters: Arc<Counters>, workflows: Arc<[RunningWorkflow]>) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        counters: Arc<Counters>,
+        workflows: Arc<[RunningWorkflow]>,
+        watched: Arc<WatchCounters>,
+    ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Owners { engine, counters, workflows }));
+        registry.register_collector(Box::new(Owners { engine, counters, workflows, watched }));
         Self(registry)
     }
 
@@ -44,6 +52,7 @@ struct Owners {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
     workflows: Arc<[RunningWorkflow]>,
+    watched: Arc<WatchCounters>,
 }
 
 impl fmt::Debug for Owners {
@@ -57,6 +66,7 @@ impl Collector for Owners {
         let mut writer = Writer(encoder);
         self.engine(&mut writer)?;
         self.network(&mut writer)?;
+        self.live_streams(&mut writer)?;
         self.workflows(&mut writer)
     }
 }
@@ -112,6 +122,18 @@ impl Owners {
         out.labelled("slung_http_requests", "HTTP requests that were answered", requests)?;
         let help = "Calls of workflows to the outside";
         out.counters("slung_outbound_calls", help, "outcome", stats.outbound_calls)
+    }
+
+    fn live_streams(&self, out: &mut Writer) -> fmt::Result {
+        let stats = self.counters.snapshot();
+        out.gauge("slung_live_streams", "Live queries that are streamed over HTTP", stats.live_streams_now)?;
+        out.counter("slung_live_streams_opened", "Streams that were begun", stats.live_streams_total)?;
+        out.counter("slung_live_streams_refused", "Streams that were one too many", stats.live_streams_refused)?;
+        out.counter("slung_live_stream_updates", "Updates that went into a stream", stats.live_updates)?;
+        let merged = self.watched.merged.load(Relaxed);
+        out.counter("slung_live_stream_merged", "Updates merged because the stream's reader is slow", merged)?;
+        let dropped = self.watched.dropped.load(Relaxed);
+        out.counter("slung_live_stream_dropped", "Raw updates dropped because the stream's reader is slow", dropped)
     }
 
     fn workflows(&self, out: &mut Writer) -> fmt::Result {

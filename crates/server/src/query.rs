@@ -1,6 +1,6 @@
 //! `slung query`: one question to a running server.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use serde_json::Value;
 use slung_net::client;
 
@@ -26,15 +26,26 @@ pub(crate) async fn ask(server: &str, query: &str) -> anyhow::Result<Value> {
     let server = server.trim_end_matches('/');
     let url = format!("{server}{}", client::query_path(query));
     let (status, body) = client::http_get(&url).await.context("is `slung serve` running there?")?;
-    let answer: Value = serde_json::from_slice(&body)
-        .with_context(|| format!("{server} answers {status} without JSON; is it a Slung server?"))?;
     if status != 200 {
-        let error = &answer["error"];
-        match (error["message"].as_str(), error["at"].as_u64()) {
-            (Some(message), Some(at)) => bail!("query, byte {at}: {message}"),
-            (Some(message), None) => bail!("{message}"),
-            (None, _) => bail!("{server} answers {status}: {answer}"),
-        }
+        return Err(refused(server, status, &body));
     }
-    Ok(answer)
+    serde_json::from_slice(&body).with_context(|| no_json(server, status))
+}
+
+/// Why the server has no answer to a query, by what it says instead.
+pub(crate) fn refused(server: &str, status: u16, body: &[u8]) -> anyhow::Error {
+    let answer: Value = match serde_json::from_slice(body) {
+        Ok(answer) => answer,
+        Err(error) => return anyhow::Error::new(error).context(no_json(server, status)),
+    };
+    let error = &answer["error"];
+    match (error["message"].as_str(), error["at"].as_u64()) {
+        (Some(message), Some(at)) => anyhow!("query, byte {at}: {message}"),
+        (Some(message), None) => anyhow!("{message}"),
+        (None, _) => anyhow!("{server} answers {status}: {answer}"),
+    }
+}
+
+fn no_json(server: &str, status: u16) -> String {
+    format!("{server} answers {status} without JSON; is it a Slung server?")
 }

@@ -21,6 +21,7 @@ use crate::backend::EngineBackend;
 use crate::cli::ServeArgs;
 use crate::config::{Config, WorkflowConfig};
 use crate::metrics::{Metrics, RunningWorkflow};
+use crate::watch::WatchCounters;
 use crate::world::{Surroundings, WorkflowWorld};
 
 /// How often sliding windows are looked at for points that time has left behind; they tell once a second at most.
@@ -96,8 +97,9 @@ impl Running {
         let workflows: Arc<[RunningWorkflow]> =
             modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
 
-        let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows));
-        let backend = EngineBackend::new(Arc::clone(&engine), durable, metrics);
+        let watched = Arc::new(WatchCounters::default());
+        let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
+        let backend = EngineBackend::new(Arc::clone(&engine), durable, metrics, watched);
         let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;

@@ -136,7 +136,7 @@ impl World for WorkflowWorld {
 }
 
 /// The event as the guest reads it.
-fn event_json(update: &Update) -> Arc<[u8]> {
+pub(crate) fn event_json(update: &Update) -> Arc<[u8]> {
     let tags: Vec<&str> = update.key.tags().collect();
     let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
     let (sum, count) = update.state.unzip();

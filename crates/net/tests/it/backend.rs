@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{self, StreamExt};
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
-use slung_net::{Backend, Counters, QueryAnswer, QueryRefused, WriteRefused};
+use slung_net::{Backend, Counters, QueryAnswer, QueryRefused, Updates, WriteRefused};
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Notify, watch};
 
 /// The backend's clock at the start of a test.
@@ -39,13 +42,17 @@ pub(crate) struct State {
     pub(crate) unwanted: Option<f64>,
     /// No more series than these.
     pub(crate) series_max: Option<usize>,
+    /// The live queries, with what feeds each: it is closed once the stream of updates is dropped.
+    pub(crate) live: Vec<(String, UnboundedSender<Arc<[u8]>>)>,
+    /// How many updates were taken from their streams.
+    pub(crate) live_taken: usize,
     /// What `/metrics` says.
     pub(crate) metrics: String,
 }
 
 pub(crate) struct Fake {
-    state: Mutex<State>,
-    changed: Notify,
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
     durable: watch::Sender<Seq>,
     now: AtomicI64,
     pub(crate) counters: Arc<Counters>,
@@ -56,8 +63,8 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
-            changed: Notify::new(),
+            state: Arc::default(),
+            changed: Arc::default(),
             durable: watch::Sender::default(),
             now: AtomicI64::new(NOW),
             counters: Arc::default(),
@@ -193,6 +200,24 @@ impl Backend for Fake {
             Ok(QueryAnswer { query: query.to_string(), value, count, range })
         }
         .boxed()
+    }
+
+    fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
+        if let Some(why) = self.state(|state| state.failed.clone()) {
+            return Err(QueryRefused { at: None, what: why });
+        }
+        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
+        query.window().map_err(|error| QueryRefused { at: text.rfind('['), what: error.to_string() })?;
+        let (feed, mut updates) = mpsc::unbounded_channel();
+        self.state(|state| state.live.push((query.to_string(), feed)));
+        let (state, changed) = (Arc::clone(&self.state), Arc::clone(&self.changed));
+        let updates = stream::poll_fn(move |context| {
+            let polled = updates.poll_recv(context);
+            state.lock().unwrap().live_taken += usize::from(matches!(polled, Poll::Ready(Some(_))));
+            changed.notify_waiters();
+            polled
+        });
+        Ok(updates.boxed())
     }
 
     fn health(&self) -> Result<(), String> {

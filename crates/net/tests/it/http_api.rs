@@ -12,7 +12,7 @@ use crate::backend::{NOW, PATIENCE};
 use crate::rig::{Rig, nobody};
 
 /// Sends one request and takes its answer apart: status, head, body.
-async fn ask(rig: &Rig, method: &str, path: &str, more: &str) -> (u16, String, String) {
+pub(crate) async fn ask(rig: &Rig, method: &str, path: &str, more: &str) -> (u16, String, String) {
     let answer = rig.raw(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n")).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -51,6 +51,15 @@ async fn each_route_answers_as_it_should() {
         ("GET", "/api/v1/query?q=%ff", "", 400, "not UTF-8"),
         ("GET", "/api/v1/query?q=a:[]&q=b:[]", "", 400, "twice"),
         ("GET", "/api/v1/query?q=a:[]&step=5m", "", 400, r#"the parameter \"step\" is not known"#),
+        ("GET", "/api/v1/live", "", 400, "/api/v1/live?q=QUERY"),
+        ("GET", "/api/v1/live?q=AVG:temp:x", "", 400, r#","at":9}}"#),
+        ("GET", "/api/v1/live?q=AVG:temp:[]:[2h,1h]", "", 400, "a live query's range is absolute"),
+        ("GET", "/api/v1/live?q=AVG:temp:[]:[2h,1h]", "", 400, r#","at":12}}"#),
+        ("GET", "/api/v1/live?q=a:[]&q=b:[]", "", 400, "twice"),
+        ("HEAD", "/api/v1/live?q=a:x", "", 400, ""),
+        ("HEAD", "/api/v1/live?q=a:[]", "", 200, ""),
+        ("POST", "/api/v1/live?q=a:[]", "", 405, "method_not_allowed"),
+        ("GET", "/api/v1/live/", "", 404, "not_found"),
         ("GET", "/", "", 426, "websocket_required"),
         ("GET", "/?protocol=slung.plain", "", 426, "websocket_required"),
         ("HEAD", "/", "", 426, ""),
@@ -95,7 +104,7 @@ async fn each_route_answers_as_it_should() {
         let row = stats.http_requests.iter().find(|(a, b, _)| (*a, *b) == (route, class));
         row.map_or(0, |(_, _, count)| *count)
     };
-    assert_eq!((count("/health", "2xx"), count("/health", "4xx"), count("other", "4xx")), (3, 2, 7));
+    assert_eq!((count("/health", "2xx"), count("/health", "4xx"), count("other", "4xx")), (3, 2, 8));
     assert_eq!((count("/api/v1/query", "2xx"), count("/api/v1/query", "4xx"), count("/", "4xx")), (4, 9, 9));
 }
 

@@ -5,6 +5,7 @@ mod backend;
 mod book;
 mod frames;
 mod http_api;
+mod live;
 mod load;
 mod outbound;
 mod properties;

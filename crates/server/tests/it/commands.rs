@@ -83,7 +83,7 @@ fn nobody_listening_is_said_in_plain_words() {
     // A port that was free a moment ago.
     let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (ws, http) = (format!("ws://{addr}/"), format!("http://{addr}"));
-    for args in [&["write", "--url", &ws][..], &["query", "a:[]", "--url", &http]] {
+    for args in [&["write", "--url", &ws][..], &["query", "a:[]", "--url", &http], &["live", "a:[]", "--url", &http]] {
         let output = run(slung().args(args));
         assert_eq!(output.status.code(), Some(1));
         let error = text(&output.stderr);

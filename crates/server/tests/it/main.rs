@@ -5,5 +5,6 @@ mod commands;
 mod durability;
 mod idle;
 mod ingest;
+mod live;
 mod server;
 mod workflows;

@@ -104,6 +104,10 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     pub(crate) fn http_url(&self) -> String {
         format!("http://{}", self.addr)
     }
