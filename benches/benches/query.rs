@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use slung_benches::size;
@@ -69,7 +70,9 @@ fn select(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut criterion = Criterion::default().without_plots().configure_from_args();
+    // Half of criterion's own 8 seconds each: on a shared machine several short runs tell more than a long one.
+    let criterion = Criterion::default().without_plots().warm_up_time(Duration::from_secs(1));
+    let mut criterion = criterion.measurement_time(Duration::from_secs(3)).configure_from_args();
     parse(&mut criterion)?;
     select(&mut criterion)?;
     criterion.final_summary();

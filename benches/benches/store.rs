@@ -164,6 +164,10 @@ fn ingest_1m(criterion: &mut Criterion) {
     group.bench_function("no_disk", |bencher| {
         bencher.iter_custom(|count| total(count, || ingest(Arc::new(Forgetful), &points)));
     });
+    let of_one_series: Vec<Point> = load(1).take(points.len()).collect();
+    group.bench_function("no_disk_one_series", |bencher| {
+        bencher.iter_custom(|count| total(count, || ingest(Arc::new(Forgetful), &of_one_series)));
+    });
     group.bench_function("limit_no_disk", |bencher| bencher.iter_with_large_drop(|| encode_and_keep(&points)));
     group.finish();
 }
@@ -222,7 +226,9 @@ fn reopen_1m(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut criterion = Criterion::default().without_plots().configure_from_args();
+    // Half of criterion's own 8 seconds each: on a shared machine several short runs tell more than a long one.
+    let criterion = Criterion::default().without_plots().warm_up_time(Duration::from_secs(1));
+    let mut criterion = criterion.measurement_time(Duration::from_secs(3)).configure_from_args();
     ingest_1m(&mut criterion);
     avg_1m(&mut criterion)?;
     reopen_1m(&mut criterion)?;
