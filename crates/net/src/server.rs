@@ -142,8 +142,8 @@ impl Server {
     }
 
     /// Serves until `stop` completes, and then ends: no more connections are accepted, requests under way are answered,
-    /// live streams end where they are, what producers have sent is handed to the backend, and they are closed with 1012. Returns when all are gone,
-    /// after [`ServerOptions::drain_timeout`] at the latest.
+    /// live streams end where they are, what producers have sent is handed to the backend, and they are closed with
+    /// 1012. Returns when all are gone, after [`ServerOptions::drain_timeout`] at the latest.
     ///
     /// # Cancel safety
     /// Dropping it drops every connection where it stands. Let `stop` complete instead.
