@@ -88,8 +88,7 @@ struct Contents {
 #[derive(Clone)]
 struct NameChange {
     removed: Option<PathBuf>,
-    added: PathBuf,
-    file: usize,
+    added: Option<(PathBuf, usize)>,
 }
 
 impl SimVfs {
@@ -138,6 +137,13 @@ impl SimVfs {
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let disk = self.disk();
         disk.names.get(path).map(|&file| disk.files[file].live.clone())
+    }
+
+    /// The files that the running system sees below a directory, with their contents.
+    pub fn files(&self, dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let disk = self.disk();
+        let below = disk.names.iter().filter(|(path, _)| path.starts_with(dir));
+        below.map(|(path, &file)| (path.clone(), disk.files[file].live.clone())).collect()
     }
 
     /// Puts a file onto the disk, in the place of another one of that name if there is one.
@@ -230,7 +236,14 @@ impl NameChange {
         if let Some(removed) = &self.removed {
             names.remove(removed);
         }
-        names.insert(self.added.clone(), self.file);
+        if let Some((added, file)) = &self.added {
+            names.insert(added.clone(), *file);
+        }
+    }
+
+    /// The directory that has to be synced.
+    fn dir(&self) -> Option<&Path> {
+        self.added.as_ref().map(|(path, _)| path).or(self.removed.as_ref())?.parent()
     }
 }
 
@@ -303,7 +316,14 @@ impl Vfs for SimVfs {
         let mut disk = self.disk();
         disk.begin_whole()?.answer?;
         let file = *disk.names.get(path).ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file }))
+        Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file, writable: true }))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let mut disk = self.disk();
+        disk.begin_whole()?.answer?;
+        let file = *disk.names.get(path).ok_or(ErrorKind::NotFound)?;
+        Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file, writable: false }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -312,10 +332,10 @@ impl Vfs for SimVfs {
         let file = disk.files.len();
         if outcome.done {
             disk.files.push(Contents::default());
-            disk.change_name(NameChange { removed: None, added: path.into(), file });
+            disk.change_name(NameChange { removed: None, added: Some((path.into(), file)) });
         }
         outcome.answer?;
-        Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file }))
+        Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file, writable: true }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -323,7 +343,32 @@ impl Vfs for SimVfs {
         let outcome = disk.begin_whole()?;
         let file = *disk.names.get(from).ok_or(ErrorKind::NotFound)?;
         if outcome.done {
-            disk.change_name(NameChange { removed: Some(from.into()), added: to.into(), file });
+            disk.change_name(NameChange { removed: Some(from.into()), added: Some((to.into(), file)) });
+        }
+        outcome.answer
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let outcome = disk.begin_whole()?;
+        let file = *disk.names.get(from).ok_or(ErrorKind::NotFound)?;
+        if disk.names.contains_key(to) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        if outcome.done {
+            disk.change_name(NameChange { removed: None, added: Some((to.into(), file)) });
+        }
+        outcome.answer
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let outcome = disk.begin_whole()?;
+        if !disk.names.contains_key(path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        if outcome.done {
+            disk.change_name(NameChange { removed: Some(path.into()), added: None });
         }
         outcome.answer
     }
@@ -332,7 +377,7 @@ impl Vfs for SimVfs {
         let disk = &mut *self.disk();
         let outcome = disk.begin_whole()?;
         if outcome.done {
-            let inside = |change: &mut NameChange| change.added.parent() == Some(dir);
+            let inside = |change: &mut NameChange| change.dir() == Some(dir);
             for change in disk.unsynced_names.extract_if(.., inside) {
                 change.apply(&mut disk.durable_names);
             }
@@ -369,12 +414,17 @@ struct SimFile {
     vfs: SimVfs,
     life: u64,
     file: usize,
+    writable: bool,
 }
 
 impl SimFile {
     fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
         let disk = self.vfs.disk();
         if disk.life == self.life { Ok(disk) } else { Err(stopped()) }
+    }
+
+    fn disk_to_write(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        if self.writable { self.disk() } else { Err(ErrorKind::PermissionDenied.into()) }
     }
 }
 
@@ -395,7 +445,7 @@ impl File for SimFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let disk = &mut *self.disk()?;
+        let disk = &mut *self.disk_to_write()?;
         let fault = disk.begin()?;
         let written = if fault.is_none() { bytes.len() } else { up_to(&mut disk.random, bytes.len()) };
         let offset = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
@@ -420,7 +470,7 @@ impl File for SimFile {
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        let mut disk = self.disk()?;
+        let mut disk = self.disk_to_write()?;
         let outcome = disk.begin_whole()?;
         if outcome.done {
             let bytes = usize::try_from(bytes).map_err(|_| ErrorKind::FileTooLarge)?;

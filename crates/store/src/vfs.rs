@@ -27,6 +27,12 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the system says; [`io::ErrorKind::NotFound`] where there is none.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
 
+    /// Opens a file that is there, for reading alone: writing to it fails. Its directory may be one that can't be written.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::NotFound`] where there is none.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>>;
+
     /// Makes an empty file, in the place of one of that name if there is one. Its entry becomes durable by
     /// [`Vfs::sync_dir`].
     ///
@@ -34,11 +40,25 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
 
-    /// Gives a file another name in the same directory, at once or not at all. Becomes durable by [`Vfs::sync_dir`].
+    /// Gives a file another name on the same file system, in the place of a file of that name if there is one, at once or
+    /// not at all. Becomes durable by [`Vfs::sync_dir`] of the new name's directory.
     ///
     /// # Errors
     /// What the system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name on the same file system. Becomes durable by [`Vfs::sync_dir`].
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::NotFound`] where there is no such file, [`io::ErrorKind::AlreadyExists`]
+    /// where the new name is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Takes a file's name away. Who has it open may go on reading. Becomes durable by [`Vfs::sync_dir`].
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::NotFound`] where there is none.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Makes durable which names there are in a directory.
     ///
@@ -130,12 +150,24 @@ impl Vfs for OsVfs {
         Ok(Box::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(OsFile(fs::File::open(path)?)))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         Ok(Box::new(OsFile(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
