@@ -2,16 +2,33 @@
 
 use slung_model::{Point, SeriesId, SeriesKey};
 
-/// The format that this version writes, and the only one it reads.
-pub(crate) const VERSION: u32 = 1;
+/// The format that this version writes. It reads version 1 as well, a log of one file that differs in nothing else.
+pub(crate) const VERSION: u32 = 2;
 /// What stands at the beginning of the file.
 pub(crate) const FILE_HEADER_BYTES: usize = 32;
 /// What stands at the beginning of each record.
 pub(crate) const RECORD_HEADER_BYTES: usize = 32;
+/// No place in a log is beyond this, so that adding lengths to it can't overflow.
+pub(crate) const PLACE_MAX: u64 = 1 << 62;
 /// One point in an entry of points.
 pub(crate) const POINT_BYTES: usize = 20;
 
-const MAGIC: [u8; 8] = *b"SLUNGLOG";
+/// What a file of records is: a log's, or the one that keeps the definitions of series when the log has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Log,
+    Series,
+}
+
+impl FileKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Log => *b"SLUNGLOG",
+            Self::Series => *b"SLUNGSER",
+        }
+    }
+}
+
 const KIND_SERIES: u8 = 1;
 const KIND_POINTS: u8 = 2;
 
@@ -71,38 +88,41 @@ fn crc(parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// The file's first bytes.
-pub(crate) fn encode_file_header(log: LogId) -> [u8; FILE_HEADER_BYTES] {
+/// The file's first bytes. `base` is the place of the first of them in the log.
+pub(crate) fn encode_file_header(kind: FileKind, log: LogId, base: u64) -> [u8; FILE_HEADER_BYTES] {
     let mut bytes = [0; FILE_HEADER_BYTES];
-    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[..8].copy_from_slice(&kind.magic());
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&log.0.to_le_bytes());
+    bytes[24..32].copy_from_slice(&base.to_le_bytes());
     let crc = crc(&[&bytes[..12], &bytes[16..]]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Checks the file's first bytes.
-pub(crate) fn decode_file_header(bytes: &[u8]) -> Result<LogId, BadHeader> {
+/// Checks the file's first bytes; answers the log's number and the place of the first byte.
+pub(crate) fn decode_file_header(kind: FileKind, bytes: &[u8]) -> Result<(LogId, u64), BadHeader> {
     let invalid = |what| Err(BadHeader::Invalid(Invalid(what)));
     let Some(bytes) = bytes.first_chunk::<FILE_HEADER_BYTES>() else {
         return invalid("the file is shorter than its header");
     };
-    if bytes[..8] != MAGIC {
-        return invalid("the file does not begin as a log does");
+    if bytes[..8] != kind.magic() {
+        return invalid("the file does not begin as one of its kind does");
     }
-    match u32_at(bytes, 8) {
-        VERSION => {}
-        newer if newer > VERSION => return Err(BadHeader::Newer(newer)),
-        _ => return invalid("the file's format version was never used"),
+    let version = u32_at(bytes, 8);
+    match version {
+        1..=VERSION => {}
+        0 => return invalid("the file's format version was never used"),
+        newer => return Err(BadHeader::Newer(newer)),
     }
     if u32_at(bytes, 12) != crc(&[&bytes[..12], &bytes[16..]]) {
         return invalid("the checksum of the file's header is wrong");
     }
-    if u64_at(bytes, 24) != 0 {
-        return invalid("the file is not the first of its log");
+    let base = u64_at(bytes, 24);
+    if base > PLACE_MAX || (version == 1 && base != 0) {
+        return invalid("the file's place in its log is none that is used");
     }
-    Ok(LogId(u64_at(bytes, 16)))
+    Ok((LogId(u64_at(bytes, 16)), base))
 }
 
 /// Fills in the header of a record whose body is complete.
@@ -119,6 +139,11 @@ pub(crate) fn seal_record(log: LogId, place: u64, first_seq: u64, points: u32, r
     header[28..32].copy_from_slice(&points.to_le_bytes());
     let crc = crc(&[&log.0.to_le_bytes(), &header[4..]]);
     header[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The place that a record's header names, unchecked.
+pub(crate) fn place_of_record(bytes: &[u8; RECORD_HEADER_BYTES]) -> u64 {
+    u64_at(bytes, 8)
 }
 
 /// Checks the header of a record that stands at that place.
@@ -179,12 +204,10 @@ pub(crate) fn encode_series(id: SeriesId, key: &SeriesKey, out: &mut Vec<u8>) {
     key.encode(out);
 }
 
-/// Reads a body, entry by entry, and hands each to `take` once it was checked: definitions count up from
-/// `series_known`, points are of series that are defined before them and have finite values, there are as many of them as
-/// the header says, nothing is left over.
+/// Reads a body, entry by entry, and hands each to `take` once it was checked: values are finite, there are as many points
+/// as the header says, nothing is left over. Whether series are known and follow one another is for `take` to say.
 pub(crate) fn decode_body(
     header: &RecordHeader,
-    mut series_known: u32,
     body: &[u8],
     mut take: impl FnMut(Entry<'_>) -> Result<(), Invalid>,
 ) -> Result<(), Invalid> {
@@ -198,16 +221,12 @@ pub(crate) fn decode_body(
         let entry;
         (entry, rest) = match kind {
             KIND_SERIES => {
-                if number != series_known {
-                    return Err(Invalid("a series is not defined in the order of ids"));
-                }
-                series_known = series_known.checked_add(1).ok_or(Invalid("there are too many series"))?;
                 let (key, bytes) = SeriesKey::decode(after).map_err(|_| Invalid("a series key is malformed"))?;
                 (Entry::Series(SeriesId(number), key), after.get(bytes..).unwrap_or_default())
             }
             KIND_POINTS => {
                 points_left = points_left.checked_sub(number).ok_or(Invalid("there are more points than announced"))?;
-                let (points, after) = decode_points(number, series_known, after)?;
+                let (points, after) = decode_points(number, after)?;
                 (Entry::Points(points), after)
             }
             _ => return Err(Invalid("an entry is of an unknown kind")),
@@ -217,19 +236,14 @@ pub(crate) fn decode_body(
     if points_left == 0 { Ok(()) } else { Err(Invalid("there are fewer points than announced")) }
 }
 
-fn decode_points(count: u32, series_known: u32, bytes: &[u8]) -> Result<(Points<'_>, &[u8]), Invalid> {
+fn decode_points(count: u32, bytes: &[u8]) -> Result<(Points<'_>, &[u8]), Invalid> {
     let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(POINT_BYTES));
     let Some((points, after)) = length.and_then(|length| bytes.split_at_checked(length)) else {
         return Err(Invalid("the points are cut short"));
     };
     let points = Points(points.chunks_exact(POINT_BYTES));
-    for point in points.clone() {
-        if point.series.0 >= series_known {
-            return Err(Invalid("a point is of a series that is not defined"));
-        }
-        if !point.value.is_finite() {
-            return Err(Invalid("a point's value is not finite"));
-        }
+    if points.clone().any(|point| !point.value.is_finite()) {
+        return Err(Invalid("a point's value is not finite"));
     }
     Ok((points, after))
 }
@@ -265,12 +279,12 @@ mod tests {
     }
 
     /// All that reading does with a record, as the log does it.
-    fn read(series_known: u32, record: &[u8]) -> Result<(Vec<SeriesKey>, Vec<Point>), Invalid> {
+    fn read(record: &[u8]) -> Result<(Vec<SeriesKey>, Vec<Point>), Invalid> {
         let header = decode_record_header(LOG, 99, record)?;
         let body = &record[RECORD_HEADER_BYTES..];
         header.check_body(body)?;
         let (mut keys, mut points) = (Vec::new(), Vec::new());
-        decode_body(&header, series_known, body, |entry| {
+        decode_body(&header, body, |entry| {
             match entry {
                 Entry::Series(_, key) => keys.push(key),
                 Entry::Points(more) => points.extend(more),
@@ -294,7 +308,7 @@ mod tests {
         let mut body = Vec::new();
         encode_series(SeriesId(0), &key(), &mut body);
         encode_points(&points, &mut body);
-        let (keys, read) = read(0, &sealed(5, &body)).unwrap();
+        let (keys, read) = read(&sealed(5, &body)).unwrap();
         assert_eq!(keys, [key()]);
         let bits = |points: &[Point]| points.iter().map(|p| (p.timestamp, p.value.to_bits())).collect::<Vec<_>>();
         assert_eq!(bits(&read), bits(&points));
@@ -314,9 +328,8 @@ mod tests {
             body
         };
         let good = points(&[point(0, 1.0), point(1, 2.0)]);
-        assert!(read(2, &sealed(2, &good)).is_ok());
+        assert!(read(&sealed(2, &good)).is_ok());
         for (announced, body, reason) in [
-            (2, points(&[point(0, 1.0), point(2, 1.0)]), "a point is of a series that is not defined"),
             (1, points(&[point(0, f64::NAN)]), "a point's value is not finite"),
             (1, points(&[point(0, f64::INFINITY)]), "a point's value is not finite"),
             (1, good.clone(), "there are more points than announced"),
@@ -325,10 +338,9 @@ mod tests {
             (u32::MAX, vec![2, 255, 255, 255, 255], "the points are cut short"),
             (0, vec![2, 0, 0, 0], "an entry is cut short"),
             (0, vec![3, 0, 0, 0, 0], "an entry is of an unknown kind"),
-            (0, series(3), "a series is not defined in the order of ids"),
             (0, series(2)[..20].to_vec(), "a series key is malformed"),
         ] {
-            assert_eq!(read(2, &sealed(announced, &body)), Err(Invalid(reason)));
+            assert_eq!(read(&sealed(announced, &body)), Err(Invalid(reason)));
         }
     }
 
@@ -342,21 +354,23 @@ mod tests {
 
     #[test]
     fn a_newer_file_is_told_from_a_broken_one() {
-        let good = encode_file_header(LOG);
-        assert_eq!(decode_file_header(&good), Ok(LOG));
+        let decode = |bytes: &[u8]| decode_file_header(FileKind::Log, bytes);
+        let good = encode_file_header(FileKind::Log, LOG, 77);
+        assert_eq!(decode(&good), Ok((LOG, 77)));
         let mut newer = good;
-        newer[8] = 2;
-        assert_eq!(decode_file_header(&newer), Err(BadHeader::Newer(2)));
+        newer[8] = 3;
+        assert_eq!(decode(&newer), Err(BadHeader::Newer(3)));
         let mut flipped = good;
         flipped[20] ^= 1;
-        assert!(matches!(decode_file_header(&flipped), Err(BadHeader::Invalid(_))));
-        assert!(matches!(decode_file_header(&good[..31]), Err(BadHeader::Invalid(_))));
+        assert!(matches!(decode(&flipped), Err(BadHeader::Invalid(_))));
+        assert!(matches!(decode(&good[..31]), Err(BadHeader::Invalid(_))));
+        assert!(matches!(decode_file_header(FileKind::Series, &good), Err(BadHeader::Invalid(_))));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode_file_header(&bytes);
+            let _ = decode_file_header(FileKind::Log, &bytes);
             let _ = decode_record_header(LOG, 99, &bytes);
         }
 
@@ -364,7 +378,6 @@ mod tests {
         #[test]
         fn arbitrary_bodies_never_panic(
             announced in 0u32..20,
-            known in prop_oneof![0u32..3, Just(u32::MAX)],
             entries in proptest::collection::vec((0u8..4, any::<u8>(), proptest::collection::vec(any::<u8>(), 0..60)), 0..5),
         ) {
             let mut body = Vec::new();
@@ -372,7 +385,7 @@ mod tests {
                 body.extend_from_slice(&[kind, number % 4, 0, 0, 0]);
                 body.extend_from_slice(&bytes);
             }
-            if let Ok((_, points)) = read(known, &sealed(announced, &body)) {
+            if let Ok((_, points)) = read(&sealed(announced, &body)) {
                 prop_assert_eq!(points.len(), announced as usize);
                 prop_assert!(points.iter().all(|point| point.value.is_finite()));
             }

@@ -1,222 +1,236 @@
-//! The points in memory: per series, sorted blocks of columns, which snapshots share.
+//! The memtable: per series, blocks of columns that take points in any order and that snapshots share.
 
 use std::sync::{Arc, OnceLock};
 
-use slung_model::{Aggregate, Point, TimeRange};
+use slung_model::{Point, SeriesId, Summary, TimeRange};
 
-/// How many points a block has at most. A few thousand: a summary then stands for many points, and copying a block that
-/// a snapshot holds (24 bytes a point) takes some microseconds. Few in unit tests, so that blocks split there.
-const BLOCK_POINTS_MAX: usize = if cfg!(test) { 8 } else { 4096 };
+use crate::segment::{CHUNK_POINTS_MAX, Columns};
 
-/// Points of one series by rising timestamps, each timestamp once. Never empty once it is in a series.
-#[derive(Debug, Clone, Default)]
+/// How many points a block has at most: as many as a chunk, so that a block that came in order becomes a chunk as it is.
+const BLOCK_POINTS_MAX: usize = CHUNK_POINTS_MAX;
+/// What a block takes beside its points, bytes: its own fields, its counts, its place in the series and what allocating four
+/// pieces costs.
+const BLOCK_BYTES: usize = 280;
+const POINT_BYTES: usize = size_of::<i64>() + size_of::<f64>();
+
+/// Some points of one series, in the order in which they were written; of several with one timestamp the last one counts.
+/// Never empty once it is in a series.
+#[derive(Debug, Clone)]
 pub(crate) struct Block {
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    /// Where each point stands in the order of writes.
-    seqs: Vec<u64>,
-    /// Over all values; kept while points are added, made anew by the first reader after one was replaced.
-    summary: OnceLock<Aggregate>,
+    columns: Columns,
+    /// Timestamps rise, each there once.
+    in_order: bool,
+    /// It takes no more points.
+    closed: bool,
+    start: i64,
+    end: i64,
+    /// The place of the newest point in the order of writes.
+    last_seq: u64,
+    /// What both of these are made of is there when they are asked for; a block that changes forgets them.
+    ordered: OnceLock<Box<Columns>>,
+    summary: OnceLock<Box<Summary>>,
 }
 
 impl Block {
-    fn new() -> Self {
-        Self { summary: Aggregate::EMPTY.into(), ..Self::default() }
+    fn new(first: &Point) -> Self {
+        Self {
+            columns: Columns::default(),
+            in_order: true,
+            closed: false,
+            start: first.timestamp,
+            end: first.timestamp,
+            last_seq: 0,
+            ordered: OnceLock::new(),
+            summary: OnceLock::new(),
+        }
     }
 
+    /// How many points were written to it; of several with one timestamp all count while they are there.
     pub(crate) fn len(&self) -> usize {
-        self.timestamps.len()
+        self.columns.timestamps.len()
     }
 
-    pub(crate) fn first(&self) -> i64 {
-        self.timestamps[0]
+    /// The earliest timestamp.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
     }
 
-    pub(crate) fn newest(&self) -> i64 {
-        self.timestamps[self.len() - 1]
+    /// The latest timestamp.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
     }
 
-    /// Which of the points the range covers.
-    pub(crate) fn within(&self, range: TimeRange) -> std::ops::Range<usize> {
-        let start = self.timestamps.partition_point(|&timestamp| timestamp < range.start);
-        let end = self.timestamps.partition_point(|&timestamp| timestamp <= range.end);
-        start..end.max(start)
+    /// The place of the newest point in the order of writes.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
-    /// Over the points that the range covers: from the summary where these are all.
-    pub(crate) fn aggregate(&self, range: TimeRange) -> Aggregate {
-        if range.contains(self.first()) && range.contains(self.newest()) {
-            return *self.summary.get_or_init(|| Aggregate::of(self.values.iter().copied()));
-        }
-        Aggregate::of(self.values[self.within(range)].iter().copied())
+    /// The points by rising timestamps, each timestamp once.
+    pub(crate) fn columns(&self) -> &Columns {
+        if self.in_order { &self.columns } else { self.ordered.get_or_init(|| Box::new(in_order(&self.columns))) }
     }
 
-    /// The point's timestamp, value and place in the order of writes.
-    pub(crate) fn point(&self, at: usize) -> (i64, f64, u64) {
-        (self.timestamps[at], self.values[at], self.seqs[at])
+    /// Over all points.
+    pub(crate) fn summary(&self) -> &Summary {
+        self.summary.get_or_init(|| {
+            let Columns { timestamps, values } = self.columns();
+            Box::new(Summary::of(timestamps, values).expect("a block is never empty"))
+        })
     }
 
-    /// Makes room for one more, where the block is not full. Doubling the room that a copied block has would go beyond
-    /// what a block ever needs.
-    fn grow(&mut self) {
+    fn capacity_bytes(&self) -> usize {
+        (self.columns.timestamps.capacity() + self.columns.values.capacity()) * POINT_BYTES / 2
+    }
+
+    /// Makes room for so many more. Doubling what a copied block has would go beyond what a block ever needs.
+    fn grow(&mut self, more: usize) {
         let len = self.len();
-        if len == self.timestamps.capacity() {
-            let more = len.max(4).min(BLOCK_POINTS_MAX - len);
-            self.timestamps.reserve_exact(more);
-            self.values.reserve_exact(more);
-            self.seqs.reserve_exact(more);
+        if len + more > self.columns.timestamps.capacity() {
+            let room = (len + more).next_power_of_two().clamp(4, BLOCK_POINTS_MAX);
+            self.columns.timestamps.reserve_exact(room - len);
+            self.columns.values.reserve_exact(room - len);
         }
     }
 
-    /// Takes points from the front as long as they are in order and there is room; says how many.
+    /// Takes points from the front as long as there is room; says how many.
     fn extend(&mut self, points: &[Point], first_seq: u64) -> usize {
-        let mut newest = self.timestamps.last().copied();
-        let mut taken = 0;
-        for (point, seq) in std::iter::zip(points, first_seq..) {
-            if self.len() == BLOCK_POINTS_MAX || newest.is_some_and(|newest| point.timestamp <= newest) {
-                break;
+        let taken = points.len().min(BLOCK_POINTS_MAX - self.len());
+        self.grow(taken);
+        for (point, seq) in std::iter::zip(&points[..taken], first_seq..) {
+            if point.timestamp > self.end || self.columns.timestamps.is_empty() {
+                self.end = point.timestamp;
+                self.last_seq = seq;
+            } else {
+                self.in_order = false;
+                self.start = self.start.min(point.timestamp);
+                if point.timestamp == self.end {
+                    self.last_seq = seq;
+                }
             }
-            self.grow();
-            self.timestamps.push(point.timestamp);
-            self.values.push(point.value);
-            self.seqs.push(seq);
-            if let Some(summary) = self.summary.get_mut() {
-                summary.push(point.value);
-            }
-            newest = Some(point.timestamp);
-            taken += 1;
+            self.columns.timestamps.push(point.timestamp);
+            self.columns.values.push(point.value);
+        }
+        if self.summary.get().is_some() {
+            self.summary.take();
+        }
+        if self.ordered.get().is_some() {
+            self.ordered.take();
         }
         taken
     }
 
-    /// Puts one point in its place. Whether it is a new one; otherwise it replaced what was there.
-    fn insert(&mut self, point: &Point, seq: u64) -> bool {
-        match self.timestamps.binary_search(&point.timestamp) {
-            Ok(at) => {
-                self.values[at] = point.value;
-                self.seqs[at] = seq;
-                self.summary.take();
-                false
-            }
-            Err(at) => {
-                self.grow();
-                self.timestamps.insert(at, point.timestamp);
-                self.values.insert(at, point.value);
-                self.seqs.insert(at, seq);
-                if let Some(summary) = self.summary.get_mut() {
-                    summary.push(point.value);
-                }
-                true
-            }
+    /// Orders the points of a full block, and closes it unless that made much room again. Says how many of them were
+    /// replaced by later ones.
+    fn finish(&mut self) -> usize {
+        let before = self.len();
+        if !self.in_order {
+            self.columns = in_order(&self.columns);
+            self.in_order = true;
         }
-    }
-
-    /// Takes the later half out.
-    fn split(&mut self) -> Self {
-        let half = self.len() / 2;
-        self.summary.take();
-        Self {
-            timestamps: self.timestamps.split_off(half),
-            values: self.values.split_off(half),
-            seqs: self.seqs.split_off(half),
-            summary: OnceLock::new(),
-        }
+        self.closed = self.len() > BLOCK_POINTS_MAX / 2;
+        before - self.len()
     }
 }
 
-/// The blocks of one series, one after the other in time.
-#[derive(Debug, Default)]
-struct Series {
-    blocks: Vec<Arc<Block>>,
+/// The same points by rising timestamps, of several with one timestamp the last one.
+fn in_order(columns: &Columns) -> Columns {
+    let mut points: Vec<(i64, f64)> =
+        std::iter::zip(columns.timestamps.iter().copied(), columns.values.iter().copied()).collect();
+    // Stable, and quick where most of it is in order already.
+    points.sort_by_key(|&(timestamp, _)| timestamp);
+    let (mut timestamps, mut values) = (Vec::with_capacity(points.len()), Vec::with_capacity(points.len()));
+    for (index, &(timestamp, value)) in points.iter().enumerate() {
+        if points.get(index + 1).is_none_or(|&(next, _)| next != timestamp) {
+            timestamps.push(timestamp);
+            values.push(value);
+        }
+    }
+    Columns { timestamps, values }
 }
 
-impl Series {
-    /// Takes points in the order in which they were written; says how many of them replaced another.
-    fn insert(&mut self, mut points: &[Point], mut seq: u64) -> u64 {
-        let mut replaced = 0;
-        while let Some(point) = points.first() {
-            let mut taken = self.append(points, seq);
-            if taken == 0 {
-                replaced += u64::from(!self.insert_between(point, seq));
-                taken = 1;
-            }
-            points = &points[taken..];
-            seq += taken as u64;
-        }
-        replaced
-    }
-
-    /// The fast path: takes points that are newer than all there are; says how many, 0 where the first one is not.
-    fn append(&mut self, points: &[Point], seq: u64) -> usize {
-        let open = match self.blocks.last() {
-            Some(last) if points[0].timestamp <= last.newest() => return 0,
-            Some(last) => last.len() < BLOCK_POINTS_MAX,
-            None => false,
-        };
-        if !open {
-            self.blocks.push(Arc::new(Block::new()));
-        }
-        let last = self.blocks.len() - 1;
-        Arc::make_mut(&mut self.blocks[last]).extend(points, seq)
-    }
-
-    /// Takes one point that is not newer than all there are. Whether it is a new one.
-    fn insert_between(&mut self, point: &Point, seq: u64) -> bool {
-        let find =
-            |blocks: &[Arc<Block>]| blocks.partition_point(|block| block.first() <= point.timestamp).saturating_sub(1);
-        let mut at = find(&self.blocks);
-        if self.blocks[at].len() == BLOCK_POINTS_MAX {
-            let later = Arc::make_mut(&mut self.blocks[at]).split();
-            self.blocks.insert(at + 1, Arc::new(later));
-            at = find(&self.blocks);
-        }
-        Arc::make_mut(&mut self.blocks[at]).insert(point, seq)
-    }
-
-    fn overlapping(&self, range: TimeRange) -> &[Arc<Block>] {
-        let start = self.blocks.partition_point(|block| block.newest() < range.start);
-        let end = self.blocks.partition_point(|block| block.first() <= range.end);
-        self.blocks.get(start..end).unwrap_or_default()
-    }
-}
-
-/// The points of all series; ids count up from 0.
+/// The points of all series that were written since the last flush; ids count up from 0.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    series: Vec<Series>,
+    /// Of each series its blocks in the order in which they were begun: a later one's points replace those of one before.
+    series: Vec<Vec<Arc<Block>>>,
     points: u64,
+    bytes: usize,
 }
 
 impl Memory {
-    /// One more series, without points.
-    pub(crate) fn add_series(&mut self) {
-        self.series.push(Series::default());
+    /// Without points, with room for so many series.
+    pub(crate) fn with_series(count: usize) -> Self {
+        let mut memory = Self::default();
+        memory.series.resize_with(count, Vec::new);
+        memory.bytes = count * size_of::<Vec<Arc<Block>>>();
+        memory
     }
 
-    /// How many points there are.
+    /// One more series, without points.
+    pub(crate) fn add_series(&mut self) {
+        self.series.push(Vec::new());
+        self.bytes += size_of::<Vec<Arc<Block>>>();
+    }
+
+    /// How many points there are. Of several with one series and timestamp all count until their block is put in order.
     pub(crate) fn points(&self) -> u64 {
         self.points
     }
 
-    /// Takes points of series that are there, in the order in which they were written; says how many of them replaced
-    /// another.
+    /// What the points take, with the room that is kept for more.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes points of series that are there, in the order in which they were written. Says how many points were found to
+    /// have been replaced meanwhile.
     pub(crate) fn insert(&mut self, mut points: &[Point], mut seq: u64) -> u64 {
         let mut replaced = 0;
         while let Some(point) = points.first() {
             let run = points.iter().take_while(|other| other.series == point.series).count();
             let (same, rest) = points.split_at(run);
-            replaced += self.series[point.series.index()].insert(same, seq);
+            replaced += self.insert_run(same, seq);
             seq += run as u64;
-            self.points += run as u64;
             points = rest;
         }
-        self.points -= replaced;
         replaced
     }
 
-    /// The blocks of a series that overlap the range; none of a series that is not there.
-    pub(crate) fn blocks(&self, series: usize, range: TimeRange) -> &[Arc<Block>] {
-        self.series.get(series).map_or(&[], |series| series.overlapping(range))
+    fn insert_run(&mut self, mut points: &[Point], mut seq: u64) -> u64 {
+        let mut replaced = 0;
+        let blocks = &mut self.series[points[0].series.index()];
+        while let Some(first) = points.first() {
+            if blocks.last().is_none_or(|block| block.closed) {
+                blocks.push(Arc::new(Block::new(first)));
+                self.bytes += BLOCK_BYTES;
+            }
+            let last = blocks.len() - 1;
+            let block = Arc::make_mut(&mut blocks[last]);
+            let before = block.capacity_bytes();
+            let taken = block.extend(points, seq);
+            if block.len() == BLOCK_POINTS_MAX {
+                let gone = block.finish() as u64;
+                replaced += gone;
+                self.points -= gone;
+            }
+            self.bytes = self.bytes + block.capacity_bytes() - before;
+            self.points += taken as u64;
+            seq += taken as u64;
+            points = &points[taken..];
+        }
+        replaced
+    }
+
+    /// The blocks of a series that overlap the range, older ones first; none of a series that is not there.
+    pub(crate) fn blocks(&self, series: SeriesId, range: TimeRange) -> impl Iterator<Item = &Arc<Block>> {
+        let blocks = self.series.get(series.index()).map_or(&[][..], Vec::as_slice);
+        blocks.iter().filter(move |block| block.start <= range.end && block.end >= range.start)
+    }
+
+    /// The series that have points, rising, each with all its blocks.
+    pub(crate) fn series(&self) -> impl Iterator<Item = (SeriesId, &[Arc<Block>])> {
+        let numbered = std::iter::zip((0..).map(SeriesId), &self.series);
+        numbered.filter(|(_, blocks)| !blocks.is_empty()).map(|(id, blocks)| (id, blocks.as_slice()))
     }
 }
 
@@ -225,34 +239,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use slung_model::SeriesId;
 
     use super::*;
 
-    fn point(series: u32, timestamp: i64, value: f64) -> Point {
-        Point { series: SeriesId(series), timestamp, value }
-    }
-
-    /// All that is stored, as (series, timestamp) to (value, place in the order of writes), with what must always hold.
-    fn contents(memory: &Memory) -> BTreeMap<(usize, i64), (f64, u64)> {
+    /// What a series holds, as timestamp to value, with what must always hold of its blocks.
+    fn contents(memory: &Memory, series: u32) -> BTreeMap<i64, f64> {
         let mut all = BTreeMap::new();
-        for id in 0..memory.series.len() {
-            let mut newest = None;
-            for block in memory.blocks(id, TimeRange::ALL) {
-                assert!((1..=BLOCK_POINTS_MAX).contains(&block.len()));
-                assert!(block.timestamps.capacity() <= BLOCK_POINTS_MAX);
-                let summary = block.aggregate(TimeRange::ALL);
-                let fresh = Aggregate::of(block.values.iter().copied());
-                assert_eq!(summary.count(), fresh.count());
-                assert_eq!(summary.value(slung_model::Op::Min), fresh.value(slung_model::Op::Min));
-                assert_eq!(summary.value(slung_model::Op::Max), fresh.value(slung_model::Op::Max));
-                assert!((summary.sum() - fresh.sum()).abs() < 1e-9);
-                for (timestamp, value, seq) in (0..block.len()).map(|at| block.point(at)) {
-                    assert!(newest < Some(timestamp), "timestamps rise, across blocks too");
-                    newest = Some(timestamp);
-                    all.insert((id, timestamp), (value, seq));
-                }
-            }
+        for block in memory.blocks(SeriesId(series), TimeRange::ALL) {
+            let Columns { timestamps, values } = block.columns();
+            assert!((1..=BLOCK_POINTS_MAX).contains(&block.len()));
+            assert!(timestamps.is_sorted_by(|a, b| a < b), "timestamps rise");
+            assert_eq!((block.start(), block.end()), (timestamps[0], timestamps[timestamps.len() - 1]));
+            assert_eq!(*block.summary(), Summary::of(timestamps, values).unwrap());
+            all.extend(std::iter::zip(timestamps.iter().copied(), values.iter().copied()));
         }
         all
     }
@@ -262,43 +261,62 @@ mod tests {
         fn it_holds_what_a_sorted_map_holds(
             batches in proptest::collection::vec(
                 proptest::collection::vec((0u32..3, -30i64..30, -100.0..100.0f64), 0..20), 0..20),
-            range in (-35i64..35, -35i64..35),
             held_at in 0usize..20,
         ) {
-            let mut memory = Memory::default();
-            (0..3).for_each(|_| memory.add_series());
-            let mut map = BTreeMap::new();
+            let mut memory = Memory::with_series(2);
+            memory.add_series();
+            let mut maps = [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
+            let mut newest = [(i64::MIN, 0); 3];
             let mut seq = 1;
+            let mut replaced = 0;
             let mut held = None;
             for (at, batch) in batches.iter().enumerate() {
                 if at == held_at {
-                    let blocks: Vec<Arc<Block>> = memory.blocks(0, TimeRange::ALL).to_vec();
-                    let before: Vec<_> = blocks.iter().flat_map(|b| (0..b.len()).map(|at| b.point(at))).collect();
+                    let blocks: Vec<Arc<Block>> = memory.blocks(SeriesId(0), TimeRange::ALL).cloned().collect();
+                    let before: Vec<Columns> = blocks.iter().map(|block| block.columns().clone()).collect();
                     held = Some((blocks, before));
                 }
-                let points: Vec<Point> = batch.iter().map(|&(s, t, v)| point(s, t, v)).collect();
-                let before = map.len();
-                for (&(s, t, v), seq) in std::iter::zip(batch, seq..) {
-                    map.insert((s as usize, t), (v, seq));
+                let points: Vec<Point> =
+                    batch.iter().map(|&(s, timestamp, value)| Point { series: SeriesId(s), timestamp, value }).collect();
+                for (point, seq) in std::iter::zip(&points, seq..) {
+                    maps[point.series.index()].insert(point.timestamp, point.value);
+                    let newest = &mut newest[point.series.index()];
+                    *newest = (*newest).max((point.timestamp, seq));
                 }
-                let replaced = memory.insert(&points, seq);
-                prop_assert_eq!(replaced as usize, before + points.len() - map.len());
+                replaced += memory.insert(&points, seq);
                 seq += points.len() as u64;
             }
-            prop_assert_eq!(memory.points() as usize, map.len());
-            prop_assert_eq!(&contents(&memory), &map);
+            prop_assert_eq!(memory.points() + replaced, seq - 1);
+            for series in 0..3 {
+                prop_assert_eq!(&contents(&memory, series), &maps[series as usize]);
+                let last = memory.blocks(SeriesId(series), TimeRange::ALL).map(|block| (block.end(), block.last_seq())).max();
+                prop_assert_eq!(last.unwrap_or((i64::MIN, 0)), newest[series as usize]);
+            }
             if let Some((blocks, before)) = held {
-                let after: Vec<_> = blocks.iter().flat_map(|b| (0..b.len()).map(|at| b.point(at))).collect();
+                let after: Vec<Columns> = blocks.iter().map(|block| block.columns().clone()).collect();
                 prop_assert_eq!(before, after, "what somebody holds does not change");
             }
-            let range = TimeRange { start: range.0, end: range.1 };
-            for id in 0..3 {
-                let found: usize = memory.blocks(id, range).iter().map(|block| block.within(range).len()).sum();
-                let counted: u64 = memory.blocks(id, range).iter().map(|block| block.aggregate(range).count()).sum();
-                let expected = map.keys().filter(|&&(s, t)| s == id && range.contains(t)).count();
-                prop_assert_eq!(found, expected);
-                prop_assert_eq!(counted as usize, expected);
-            }
         }
+    }
+
+    /// The extremes of time are ordinary timestamps.
+    #[test]
+    fn the_ends_of_time() {
+        let mut memory = Memory::with_series(1);
+        for (seq, timestamp) in [(1, i64::MIN), (2, i64::MAX), (3, i64::MIN)] {
+            memory.insert(&[Point { series: SeriesId(0), timestamp, value: seq as f64 }], seq);
+        }
+        assert_eq!(contents(&memory, 0), BTreeMap::from([(i64::MIN, 3.0), (i64::MAX, 2.0)]));
+    }
+
+    /// A gauge that is overwritten all the time must not fill the memory.
+    #[test]
+    fn replaced_points_make_room() {
+        let mut memory = Memory::with_series(1);
+        for seq in 1..=BLOCK_POINTS_MAX as u64 * 20 {
+            memory.insert(&[Point { series: SeriesId(0), timestamp: 7, value: seq as f64 }], seq);
+        }
+        assert!(memory.points() <= BLOCK_POINTS_MAX as u64);
+        assert_eq!(contents(&memory, 0), BTreeMap::from([(7, BLOCK_POINTS_MAX as f64 * 20.0)]));
     }
 }

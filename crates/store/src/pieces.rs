@@ -1,0 +1,282 @@
+//! The points of one series, put together from the pieces that hold them: blocks in memory and chunks on disk, which may
+//! overlap. In time order, each timestamp once, with no more in memory than the pieces that overlap at one time.
+
+use std::sync::Arc;
+
+use slung_model::{Summary, TimeRange};
+
+use crate::Error;
+use crate::memory::Block;
+use crate::segment::{ChunkMeta, Columns, Damage, ReadError, Segment};
+
+/// How many merged points are given at once.
+const RUN_POINTS: usize = crate::segment::CHUNK_POINTS_MAX;
+
+/// Some points of one series, in time order, each timestamp once.
+#[derive(Debug, Clone)]
+pub(crate) enum Piece {
+    Memory(Arc<Block>),
+    Disk(Arc<Segment>, ChunkMeta),
+}
+
+impl Piece {
+    pub(crate) fn start(&self) -> i64 {
+        match self {
+            Self::Memory(block) => block.start(),
+            Self::Disk(_, chunk) => chunk.summary.start(),
+        }
+    }
+
+    pub(crate) fn end(&self) -> i64 {
+        match self {
+            Self::Memory(block) => block.end(),
+            Self::Disk(_, chunk) => chunk.summary.end(),
+        }
+    }
+
+    /// The place of the newest point in the order of writes.
+    pub(crate) fn last_seq(&self) -> u64 {
+        match self {
+            Self::Memory(block) => block.last_seq(),
+            Self::Disk(_, chunk) => chunk.last_seq,
+        }
+    }
+
+    /// Over all points.
+    pub(crate) fn summary(&self) -> &Summary {
+        match self {
+            Self::Memory(block) => block.summary(),
+            Self::Disk(_, chunk) => &chunk.summary,
+        }
+    }
+
+    pub(crate) fn lies_in(&self, range: TimeRange) -> bool {
+        range.start <= self.start() && self.end() <= range.end
+    }
+
+    /// The points. `None` where they are damaged, which is then in `damage`.
+    pub(crate) fn load(&self, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
+        match self {
+            Self::Memory(block) => Ok(Some(Loaded::Memory(Arc::clone(block)))),
+            Self::Disk(segment, chunk) => {
+                let mut columns = Columns::default();
+                Ok(intact(segment.read(chunk, &mut columns), damage)?.map(|()| Loaded::Disk(columns)))
+            }
+        }
+    }
+}
+
+/// What was read, or nothing where it was damaged, which is noted.
+pub(crate) fn intact<T>(read: Result<T, ReadError>, damage: &mut Vec<Damage>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(ReadError::Damaged(found)) => {
+            damage.push(found);
+            Ok(None)
+        }
+        Err(ReadError::Failed(error)) => Err(error),
+    }
+}
+
+/// The points of a piece.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    Memory(Arc<Block>),
+    Disk(Columns),
+}
+
+impl Loaded {
+    pub(crate) fn columns(&self) -> &Columns {
+        match self {
+            Self::Memory(block) => block.columns(),
+            Self::Disk(columns) => columns,
+        }
+    }
+}
+
+/// Which of the timestamps, which rise, the range covers.
+pub(crate) fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<usize> {
+    let start = timestamps.partition_point(|&timestamp| timestamp < range.start);
+    let end = timestamps.partition_point(|&timestamp| timestamp <= range.end);
+    start..end.max(start)
+}
+
+/// Reads the pieces of one series in time order.
+#[derive(Debug)]
+pub(crate) struct SeriesReader {
+    /// By their start; the number says whose points replace those of others, the greater one's.
+    pieces: Vec<(usize, Piece)>,
+    /// The next one that was not touched yet.
+    next: usize,
+    range: TimeRange,
+    /// Those that are read at present because they overlap.
+    open: Vec<Open>,
+    /// One that is read alone.
+    alone: Option<Loaded>,
+    merged: Columns,
+}
+
+#[derive(Debug)]
+struct Open {
+    rank: usize,
+    last_seq: u64,
+    points: Loaded,
+    within: std::ops::Range<usize>,
+}
+
+impl Open {
+    fn head(&self) -> i64 {
+        self.points.columns().timestamps[self.within.start]
+    }
+}
+
+/// What comes next in a series.
+pub(crate) enum Part<'a> {
+    /// A piece all of which is in the range, and which overlaps with no other.
+    Whole(&'a Piece),
+    /// Points by rising timestamps, at least one.
+    Points {
+        timestamps: &'a [i64],
+        values: &'a [f64],
+        /// The place of the last of them in the order of writes, or later where it is not the newest of its piece.
+        last_seq: u64,
+    },
+}
+
+impl SeriesReader {
+    /// `pieces` all overlap the range, and stand in the order in which they were written: a later one's points replace those
+    /// of earlier ones.
+    pub(crate) fn new(pieces: Vec<Piece>, range: TimeRange) -> Self {
+        let mut pieces: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
+        if !pieces.is_sorted_by_key(|(_, piece)| piece.start()) {
+            pieces.sort_by_key(|(_, piece)| piece.start());
+        }
+        Self { pieces, next: 0, range, open: Vec::new(), alone: None, merged: Columns::default() }
+    }
+
+    /// What comes next. `whole` says of a piece whether it is wanted as it is, rather than its points. Damaged pieces are
+    /// left out, and added to `damage`.
+    pub(crate) fn next(
+        &mut self,
+        mut whole: impl FnMut(&Piece) -> bool,
+        damage: &mut Vec<Damage>,
+    ) -> Result<Option<Part<'_>>, Error> {
+        loop {
+            if self.open.is_empty() {
+                let Some((_, piece)) = self.pieces.get(self.next) else { return Ok(None) };
+                let overlaps = |(_, other): &(usize, Piece)| other.start() <= piece.end();
+                if !self.pieces.get(self.next + 1).is_some_and(overlaps) {
+                    self.next += 1;
+                    if piece.lies_in(self.range) && whole(piece) {
+                        return Ok(Some(Part::Whole(&self.pieces[self.next - 1].1)));
+                    }
+                    let last_seq = piece.last_seq();
+                    self.alone = piece.load(damage)?;
+                    let timestamps = |loaded: &Loaded| within(&loaded.columns().timestamps, self.range);
+                    let within = self.alone.as_ref().map_or(0..0, timestamps);
+                    if within.is_empty() {
+                        continue;
+                    }
+                    let columns = self.alone.as_ref().map(Loaded::columns).expect("it has points");
+                    let (timestamps, values) = (&columns.timestamps[within.clone()], &columns.values[within]);
+                    return Ok(Some(Part::Points { timestamps, values, last_seq }));
+                }
+            }
+            let last_seq = self.merge(damage)?;
+            if !self.merged.timestamps.is_empty() {
+                return Ok(Some(Part::Points {
+                    timestamps: &self.merged.timestamps,
+                    values: &self.merged.values,
+                    last_seq,
+                }));
+            }
+            // All of what overlapped was damaged, or outside of the range.
+        }
+    }
+
+    /// Merges what overlaps, as long as it does or until there is enough; answers the place of the last point.
+    fn merge(&mut self, damage: &mut Vec<Damage>) -> Result<u64, Error> {
+        self.merged.timestamps.clear();
+        self.merged.values.clear();
+        let mut last_seq = 0;
+        while self.merged.timestamps.len() < RUN_POINTS {
+            self.open_due(damage)?;
+            let Some(first) = self.open.iter().map(Open::head).min() else { break };
+            // Of those with the same timestamp the one that was written last gives the point, and all of them go on.
+            let mut winner = None;
+            let mut limit = self.pieces.get(self.next).map(|(_, piece)| piece.start());
+            for (index, open) in self.open.iter_mut().enumerate() {
+                let head = open.points.columns().timestamps[open.within.start];
+                if head != first {
+                    limit = Some(limit.map_or(head, |limit| limit.min(head)));
+                    continue;
+                }
+                match winner {
+                    None => winner = Some((index, open.rank)),
+                    Some((_, rank)) => {
+                        // More than one: only this point is sure.
+                        limit = Some(first);
+                        if open.rank > rank {
+                            winner = Some((index, open.rank));
+                        }
+                    }
+                }
+            }
+            let Some((winner, _)) = winner else { break };
+            let room = RUN_POINTS - self.merged.timestamps.len();
+            let open = &self.open[winner];
+            last_seq = open.last_seq;
+            let columns = open.points.columns();
+            let rest = &columns.timestamps[open.within.clone()];
+            let run = match limit {
+                Some(limit) => leap(rest, limit).max(1),
+                None => rest.len(),
+            };
+            let taken = open.within.start..open.within.start + run.min(room);
+            self.merged.timestamps.extend_from_slice(&columns.timestamps[taken.clone()]);
+            self.merged.values.extend_from_slice(&columns.values[taken.clone()]);
+            for (index, open) in self.open.iter_mut().enumerate() {
+                if index == winner {
+                    open.within.start = taken.end;
+                } else if open.points.columns().timestamps[open.within.start] == first {
+                    open.within.start += 1;
+                }
+            }
+            self.open.retain(|open| !open.within.is_empty());
+            if self.open.is_empty() {
+                break;
+            }
+        }
+        Ok(last_seq)
+    }
+
+    /// Opens the pieces that begin not later than what comes next.
+    fn open_due(&mut self, damage: &mut Vec<Damage>) -> Result<(), Error> {
+        while let Some((rank, piece)) = self.pieces.get(self.next) {
+            let head = self.open.iter().map(Open::head).min();
+            // Where nothing is open, this is the first of those that overlap.
+            if head.is_some_and(|head| piece.start() > head) || (head.is_none() && !self.merged.timestamps.is_empty()) {
+                break;
+            }
+            self.next += 1;
+            if let Some(points) = piece.load(damage)? {
+                let within = within(&points.columns().timestamps, self.range);
+                if !within.is_empty() {
+                    self.open.push(Open { rank: *rank, last_seq: piece.last_seq(), points, within });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the timestamps, which rise, are below the limit: steps that double, then a binary search, so that short runs
+/// cost little.
+fn leap(timestamps: &[i64], limit: i64) -> usize {
+    let mut step = 1;
+    while step < timestamps.len() && timestamps[step] < limit {
+        step *= 2;
+    }
+    let (from, to) = (step / 2, timestamps.len().min(step));
+    from + timestamps[from..to].partition_point(|&timestamp| timestamp < limit)
+}
