@@ -1,12 +1,14 @@
 //! The join: one order for what is stored and what live queries see.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use slung_live::{HandleId, Live, Subscriber, WindowStats};
 use slung_model::{
-    AHEAD_MICROS_MAX, Clock, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange, Window, validate_point,
+    AHEAD_MICROS_MAX, Aggregate, Clock, Increase, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, Sketch,
+    Spread, TimeRange, Window, validate_point,
 };
 use slung_store::{Recovery, Snapshot, Store, Vfs};
 
@@ -37,13 +39,13 @@ impl Default for Options {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The aggregate, or the latest value for a raw query. `None` where there is no point, but for COUNT, which is 0 then.
+    /// What the query's operator gives, or the latest value for a raw query. `None` where there is no point, but for COUNT, which is 0 then.
     pub value: Option<f64>,
     /// How many points the value is made of.
     pub count: u64,
     /// The time that was asked for, both ends included, with the clock as it was.
     pub range: TimeRange,
-    /// The latest point, for a raw query: the greatest timestamp; of several series with the same, the one written last.
+    /// The latest point, for a raw query or LAST: the greatest timestamp; of several series with the same, the one written last.
     pub latest: Option<Point>,
 }
 
@@ -209,14 +211,21 @@ impl Engine {
         let range = query.time_range(self.clock.now_micros());
         let snapshot = self.store.snapshot(&self.store.select(query), range);
         self.queries.fetch_add(1, Ordering::Relaxed);
-        if query.op() == Op::Raw {
-            let latest = snapshot.last();
-            return Ok(Answer {
-                value: latest.map(|point| point.value),
-                count: latest.iter().len() as u64,
-                range,
-                latest,
-            });
+        let of_one = |point: Option<Point>, latest: Option<Point>| {
+            let (value, count) = (point.map(|point| point.value), point.iter().len() as u64);
+            Answer { value, count, range, latest }
+        };
+        match query.op() {
+            Op::Raw | Op::Last => {
+                let latest = snapshot.last();
+                return Ok(of_one(latest, latest));
+            }
+            Op::First => return Ok(of_one(snapshot.points().next(), None)),
+            op @ (Op::StdDev | Op::Rate | Op::Quantile(_)) => {
+                let (value, count) = point_by_point(op, snapshot.points());
+                return Ok(Answer { value, count, range, latest: None });
+            }
+            _ => {}
         }
         let total = snapshot.aggregate();
         if total.is_saturated() && matches!(query.op(), Op::Sum | Op::Avg) {
@@ -371,4 +380,32 @@ impl Joined {
             self.announced += 1;
         }
     }
+}
+
+/// What STDDEV, RATE or a quantile answers, and over how many points; these come by timestamp.
+fn point_by_point(op: Op, points: impl Iterator<Item = Point>) -> (Option<f64>, u64) {
+    let mut count = 0;
+    let points = points.inspect(|_| count += 1);
+    let value = match op {
+        Op::StdDev => {
+            let mut spread = Spread::EMPTY;
+            points.for_each(|point| spread.push(point.value));
+            spread.std_dev()
+        }
+        Op::Quantile(quantile) => {
+            let mut sketch = Sketch::default();
+            points.for_each(|point| sketch.push(point.value));
+            sketch.quantile(quantile)
+        }
+        Op::Rate => {
+            let mut counters: BTreeMap<SeriesId, Increase> = BTreeMap::new();
+            for Point { series, timestamp, value } in points {
+                let counter = counters.entry(series);
+                counter.and_modify(|it| it.push(timestamp, value)).or_insert(Increase::new(timestamp, value));
+            }
+            Aggregate::of(counters.values().filter_map(Increase::rate)).value(Op::Sum)
+        }
+        _ => None,
+    };
+    (value, count)
 }

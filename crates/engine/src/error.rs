@@ -20,7 +20,7 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(slung_store::Error),
-    /// The live query is refused: its range is none for a live query, or a limit is reached.
+    /// The live query is refused: its range or operator is none for a live query, or a limit is reached.
     #[error(transparent)]
     Live(#[from] slung_live::Error),
     /// A text is no query. The engine takes queries that are parsed; this is for who parses one on the way.

@@ -6,7 +6,7 @@ use slung_model::NotLive;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The range is none that a live query can have.
+    /// The range, or what is computed, is none that a live query can have.
     #[error(transparent)]
     NotLive(#[from] NotLive),
     /// As many queries are registered as may be.

@@ -198,7 +198,7 @@ impl Live {
     /// use nothing of it, and don't look.
     ///
     /// # Errors
-    /// [`Error`]: the range is none for a live query, or a limit is reached. Nothing has changed then.
+    /// [`Error`]: the range or the operator is none for a live query, or a limit is reached. Nothing has changed then.
     pub fn subscribe(
         &mut self,
         subscriber: &Arc<Subscriber>,
@@ -248,7 +248,7 @@ impl Live {
     /// events that it saw, also for who came after them.
     ///
     /// # Errors
-    /// [`Error`]: the range is none for a live query, or there are as many handles as may be. Nothing has changed then.
+    /// [`Error`]: the range or the operator is none for a live query, or there are as many handles as may be. Nothing has changed then.
     pub fn join(&mut self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<Option<HandleId>, Error> {
         query.window()?;
         if self.by_handle.len() >= self.options.handles_max {

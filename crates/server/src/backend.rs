@@ -71,8 +71,7 @@ impl Backend for EngineBackend {
 
     fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
         let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
-        // The range has brackets of its own, and is what comes last.
-        query.window().map_err(|error| QueryRefused { at: text.rfind('['), what: error.to_string() })?;
+        query.window().map_err(|error| QueryRefused { at: Some(error.at(text)), what: error.to_string() })?;
         let watch = Watch::new(Arc::clone(&self.engine), &query, Arc::clone(&self.watched))
             .map_err(|error| QueryRefused { at: None, what: error.to_string() })?;
         Ok(watch.boxed())

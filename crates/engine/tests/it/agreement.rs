@@ -30,7 +30,7 @@ proptest! {
     ) {
         let engine = open(SimVfs::new(3), Options::default());
         let subscriber = engine.subscriber();
-        let text = format!("{}:temp:[NOT n=2]", op.name());
+        let text = format!("{op}:temp:[NOT n=2]");
         let mut handle = None;
         let mut newest = TODAY - years_ago * 365 * 24 * 3600 * SECOND;
         let mut seen = None;

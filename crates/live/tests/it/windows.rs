@@ -303,7 +303,7 @@ fn what_can_not_be_live_is_refused() {
     let mut world = World::with(1, Options { handles_max: 2, ..Options::default() });
     for range in ["[2h,1h]", "[100,5m]", "[100,now]"] {
         let error = world.try_subscribe(&format!("AVG:temp:[]:{range}"), &[]).unwrap_err();
-        assert_eq!(error, Error::NotLive(NotLive));
+        assert_eq!(error, Error::NotLive(NotLive::Range));
     }
     let handle = world.subscribe("AVG:temp:[]");
     world.subscribe("AVG:temp:[]");

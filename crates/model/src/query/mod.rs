@@ -1,11 +1,14 @@
 //! The query language: the parts of a query and what they select. One text, parsed here and nowhere else, serves live
 //! queries, historical queries, HTTP, the command line and the guest SDK.
 
+mod op;
 mod parse;
 mod print;
 
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+
+pub use op::{Op, Quantile};
 
 use crate::{SeriesKey, TimeRange};
 
@@ -17,40 +20,6 @@ pub const QUERY_SERIES_MAX: usize = 16;
 pub const QUERY_TAGS_MAX: usize = 64;
 /// The deepest nesting of parentheses.
 pub const QUERY_NESTING_MAX: usize = 16;
-
-/// What is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Op {
-    /// No aggregate: every event with its own value, or the latest one.
-    Raw,
-    /// The mean.
-    Avg,
-    /// The smallest.
-    Min,
-    /// The largest.
-    Max,
-    /// The sum.
-    Sum,
-    /// How many.
-    Count,
-}
-
-impl Op {
-    const ALL: [Self; 6] = [Self::Raw, Self::Avg, Self::Min, Self::Max, Self::Sum, Self::Count];
-
-    /// As it is written in a query: `AVG`, `MIN`, `MAX`, `SUM`, `COUNT`, or `?` for raw values.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "?",
-            Self::Avg => "AVG",
-            Self::Min => "MIN",
-            Self::Max => "MAX",
-            Self::Sum => "SUM",
-            Self::Count => "COUNT",
-        }
-    }
-}
 
 /// Which tags a series must carry.
 ///
@@ -191,10 +160,28 @@ pub struct QueryError {
     pub what: String,
 }
 
-/// A range that no live query can have.
+/// Why a query is for historical queries only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a live query's range is absolute, or one time back from now such as [5m]")]
-pub struct NotLive;
+#[non_exhaustive]
+pub enum NotLive {
+    /// The range moves with the clock at both ends, or mixes absolute and relative.
+    #[error("a live query's range is absolute, or one time back from now such as [5m]")]
+    Range,
+    /// What is computed needs more than a live query keeps.
+    #[error("{0} is for historical queries only; a live query has AVG, MIN, MAX, SUM, COUNT or ?")]
+    Op(Op),
+}
+
+impl NotLive {
+    /// The byte of the query's text where it is.
+    pub fn at(self, text: &str) -> usize {
+        match self {
+            // The range comes last, and has no bracket but its own.
+            Self::Range => text.rfind('[').unwrap_or(0),
+            Self::Op(_) => text.len() - text.trim_start().len(),
+        }
+    }
+}
 
 impl Query {
     /// Reads the text of a query.
@@ -247,15 +234,18 @@ impl Query {
     /// What the range means to a live query.
     ///
     /// # Errors
-    /// [`NotLive`] for ranges that move with the clock at both ends, or mix absolute and relative.
+    /// [`NotLive`] for what only a historical query can have: see there.
     pub fn window(&self) -> Result<Window, NotLive> {
+        if !self.op.is_live() {
+            return Err(NotLive::Op(self.op));
+        }
         match self.range {
             None => Ok(Window::Running),
             Some(QueryRange { start: Time::Absolute(a), end: Time::Absolute(b) }) => {
                 Ok(Window::Absolute(TimeRange::between(a, b)))
             }
             Some(QueryRange { start: Time::Ago(width_micros), end: Time::NOW }) => Ok(Window::Sliding { width_micros }),
-            Some(_) => Err(NotLive),
+            Some(_) => Err(NotLive::Range),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From text to query: recursive descent with the limits of the language, and errors that name a byte.
 
+use super::op::looks_like_quantile;
 use super::print::normal_form;
 use super::{
     Filter, Op, QUERY_BYTES_MAX, QUERY_NESTING_MAX, QUERY_SERIES_MAX, QUERY_TAGS_MAX, Query, QueryError, QueryRange,
@@ -59,21 +60,29 @@ impl<'t> Parser<'t> {
     fn op(&mut self) -> Result<Op, QueryError> {
         self.skip_blanks();
         let name = self.run(|c| c != ':').trim_end();
-        let known = Op::ALL.into_iter().find(|op| op.name().eq_ignore_ascii_case(name));
-        let op = match known {
+        let op = match Op::parse(name) {
             Some(op) => op,
             None if name.is_empty() => Op::Raw,
-            None => {
-                let name = shortened(name);
-                return Err(self.error(format!(
-                    "unknown op `{name}`, expected AVG, MIN, MAX, SUM, COUNT or ? (or, if `{name}` is a series, `[` with \
-                     the tags after its `:`)"
-                )));
-            }
+            None => return Err(self.unknown_op(name)),
         };
         self.at += name.len();
         self.expect(':', "`:`")?;
         Ok(op)
+    }
+
+    fn unknown_op(&self, name: &str) -> QueryError {
+        let shown = shortened(name);
+        let series = format!("(or, if `{shown}` is a series, `[` with the tags after its `:`)");
+        if looks_like_quantile(name) {
+            return self.error(format!(
+                "`{shown}` is no quantile, expected P and a percentage above 0 and below 100 with up to 3 digits behind the \
+                 point, such as P99.9 {series}"
+            ));
+        }
+        self.error(format!(
+            "unknown op `{shown}`, expected AVG, MIN, MAX, SUM, COUNT, FIRST, LAST, STDDEV, RATE, a quantile such as P99, \
+             or ? {series}"
+        ))
     }
 
     /// The names, sorted, each once, and the `:` behind them.

@@ -16,12 +16,6 @@ impl fmt::Display for Query {
     }
 }
 
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// May be several times as long as what was parsed: `,` becomes ` AND `.
 pub(super) fn normal_form(query: &Query) -> String {
     let mut printer = Printer { out: String::new() };
@@ -36,7 +30,7 @@ struct Printer {
 impl Printer {
     fn query(&mut self, query: &Query) {
         if query.op != Op::Raw {
-            self.out.push_str(query.op.name());
+            self.out.push_str(&query.op.to_string());
             self.out.push(':');
         }
         for (index, name) in query.series.iter().enumerate() {

@@ -224,6 +224,13 @@ pub(crate) fn frame(dice: &mut Dice) -> Frame {
         ["MAX:", "maX\t:"],
         ["SUM:", "sum:"],
         ["COUNT:", " Count\n:"],
+        ["FIRST:", "first:"],
+        ["LAST:", " lasT :"],
+        ["STDDEV:", "StdDev:"],
+        ["RATE:", " rate:"],
+        ["P50:", " p50.00 :"],
+        ["P99.9:", "p099.900:"],
+        ["P0.001:", "p0.001\t:"],
     ];
     let names = [
         ["t", "\"t\""],

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use slung_model::{Filter, NotLive, Op, Query, QueryRange, SeriesKey, Time, TimeRange, Window};
+use slung_model::{Filter, NotLive, Op, Quantile, Query, QueryRange, SeriesKey, Time, TimeRange, Window};
 
 fn parse(text: &str) -> Query {
     Query::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -44,6 +44,11 @@ fn ops() {
         ("mAX:t:[]", Op::Max),
         ("sum:t:[]", Op::Sum),
         ("count:t:[]", Op::Count),
+        ("FIRST:t:[]", Op::First),
+        ("last : t:[]", Op::Last),
+        ("StdDev:t:[]", Op::StdDev),
+        ("rate:t:[]", Op::Rate),
+        ("p50:t:[]", Op::Quantile(quantile("50"))),
         ("?:t:[]", Op::Raw),
         (":t:[]", Op::Raw),
         ("t:[]", Op::Raw),
@@ -53,6 +58,74 @@ fn ops() {
     for (text, op) in rows {
         assert_eq!(parse(text).op(), op, "{text}");
         assert_eq!(parse(text).series().collect::<Vec<_>>(), ["t"], "{text}");
+    }
+}
+
+fn quantile(percent: &str) -> Quantile {
+    Quantile::from_percent(percent).unwrap()
+}
+
+#[test]
+fn every_op_prints_as_it_is_written() {
+    let ops = ["?", "AVG", "MIN", "MAX", "SUM", "COUNT", "FIRST", "LAST", "STDDEV", "RATE", "P50", "P0.001", "P99.999"];
+    for name in ops {
+        let query = parse(&format!("{name}:t:[]"));
+        assert_eq!(query.op().to_string(), name);
+        let printed = if name == "?" { "t:[]".to_owned() } else { format!("{name}:t:[]") };
+        assert_eq!(query.to_string(), printed);
+        assert_eq!(query, parse(&printed));
+    }
+}
+
+#[test]
+fn quantiles() {
+    check(&[
+        ("P99.9:t:[]", "P99.9:t:[]"),
+        (" p99.90 :t:[]", "P99.9:t:[]"),
+        ("P99.900:t:[]", "P99.9:t:[]"),
+        ("P50.0:t:[]", "P50:t:[]"),
+        ("P050:t:[]", "P50:t:[]"),
+        ("P0.050:t:[]", "P0.05:t:[]"),
+        ("P000.001:t:[]", "P0.001:t:[]"),
+        ("P99.999:t:[]", "P99.999:t:[]"),
+        ("P10:t:[]", "P10:t:[]"),
+        ("P1:t:[]", "P1:t:[]"),
+        // A series of that name.
+        ("P99:[x]", "P99:[x]"),
+        ("P99.9,P0:[x]", "P0,P99.9:[x]"),
+        ("P99:P99:[x]", "P99:P99:[x]"),
+    ]);
+    assert_ne!(parse("P50:t:[]"), parse("P50.001:t:[]"));
+    assert_eq!(HashSet::from([parse("P50:t:[]"), parse("p50.0:t:[]"), parse("P050:t:[]")]).len(), 1);
+    for thousandths in 1..100_000_u32 {
+        let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        let quantile = quantile(&text);
+        assert_eq!(quantile.fraction(), f64::from(thousandths) / 1e5, "{text}");
+        assert_eq!(Quantile::from_percent(&quantile.to_string()[1..]), Some(quantile), "{text}");
+    }
+}
+
+#[test]
+fn the_rank_of_a_quantile_is_the_nearest_one_exactly() {
+    let rows = [
+        ("50", 0, 0),
+        ("50", 1, 1),
+        ("50", 2, 1),
+        ("50", 3, 2),
+        ("99", 100, 99),
+        ("99", 101, 100),
+        ("99.9", 1_000, 999),
+        ("0.001", 100_000, 1),
+        ("0.001", 100_001, 2),
+        ("99.999", 5, 5),
+        // As fractions of 1 these would be rounded up to the next.
+        ("7", 100, 7),
+        ("55", 100, 55),
+        ("50", u64::MAX, 1 << 63),
+        ("99.999", u64::MAX, 18_446_559_606_268_814_520),
+    ];
+    for (percent, count, rank) in rows {
+        assert_eq!(quantile(percent).rank(count), rank, "P{percent} of {count}");
     }
 }
 
@@ -265,15 +338,32 @@ fn ranges_of_live_queries() {
         ("t:[]:[0s]", sliding(0)),
         ("t:[]:[9,5]", Ok(Window::Absolute(TimeRange { start: 5, end: 9 }))),
         ("t:[]:[9,9]", Ok(Window::Absolute(TimeRange { start: 9, end: 9 }))),
-        ("t:[]:[2h,1h]", Err(NotLive)),
-        ("t:[]:[1h,1h]", Err(NotLive)),
-        ("t:[]:[9]", Err(NotLive)),
-        ("t:[]:[9,5m]", Err(NotLive)),
-        ("t:[]:[5m,9]", Err(NotLive)),
-        ("t:[]:[now,9]", Err(NotLive)),
+        ("t:[]:[2h,1h]", Err(NotLive::Range)),
+        ("t:[]:[1h,1h]", Err(NotLive::Range)),
+        ("t:[]:[9]", Err(NotLive::Range)),
+        ("t:[]:[9,5m]", Err(NotLive::Range)),
+        ("t:[]:[5m,9]", Err(NotLive::Range)),
+        ("t:[]:[now,9]", Err(NotLive::Range)),
     ];
     for (text, window) in rows {
         assert_eq!(parse(text).window(), window, "{text}");
+    }
+}
+
+#[test]
+fn what_only_a_historical_query_computes_is_not_live() {
+    for op in ["FIRST", "LAST", "STDDEV", "RATE", "P50", "P99.9"] {
+        for range in ["", ":[5m]", ":[1,2]", ":[2h,1h]"] {
+            let text = format!("  {op}:t:[a]{range}");
+            let error = parse(&text).window().unwrap_err();
+            assert_eq!(error, NotLive::Op(parse(&text).op()));
+            let what = format!("{op} is for historical queries only; a live query has AVG, MIN, MAX, SUM, COUNT or ?");
+            assert_eq!((error.at(&text), error.to_string()), (2, what));
+        }
+    }
+    for (text, at) in [("t:[a]:[2h,1h]", 6), (r#"t:["]:["]:[9] "#, 10)] {
+        let error = parse(text).window().unwrap_err();
+        assert_eq!((error, error.at(text)), (NotLive::Range, at));
     }
 }
 

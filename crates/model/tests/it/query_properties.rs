@@ -186,7 +186,7 @@ proptest! {
     }
 }
 
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 40] = [
     ":",
     ",",
     "[",
@@ -223,4 +223,8 @@ const WORDS: [&str; 36] = [
     "t:[",
     "\"\"",
     "-1",
+    "RATE",
+    "P",
+    "P99",
+    ".9",
 ];

@@ -21,16 +21,18 @@ fn examples_of_the_language() {
     ]);
 }
 
+fn unknown(op: &str) -> String {
+    format!(
+        "unknown op `{op}`, expected AVG, MIN, MAX, SUM, COUNT, FIRST, LAST, STDDEV, RATE, a quantile such as P99, or ? (or, \
+         if `{op}` is a series, `[` with the tags after its `:`)"
+    )
+}
+
 #[test]
 fn ops() {
-    let unknown = |op: &str| {
-        format!(
-            "unknown op `{op}`, expected AVG, MIN, MAX, SUM, COUNT or ? (or, if `{op}` is a series, `[` with the tags after \
-             its `:`)"
-        )
-    };
     check(&[
-        ("P99:temp:[x]", 0, &unknown("P99")),
+        ("STDEV:temp:[x]", 0, &unknown("STDEV")),
+        ("LASTS:temp:[x]", 0, &unknown("LASTS")),
         ("  MEAN : temp:[x]", 2, &unknown("MEAN")),
         ("??:temp:[x]", 0, &unknown("??")),
         ("temp:sensor=1", 0, &unknown("temp")),
@@ -42,6 +44,48 @@ fn ops() {
     ]);
     let long = format!("{}:t:[]", "é".repeat(100));
     check(&[(&long, 0, &unknown(&format!("{}...", "é".repeat(32))))]);
+}
+
+#[test]
+fn quantiles() {
+    for op in ["P", "p", "PP", "P P", "PQ9", "P9x", "P1e1", "Pinf", "PNaN", "P٣", "Q50", "P-", "P."] {
+        check(&[(&format!("{op}:temp:[x]"), 0, &unknown(op))]);
+    }
+    let numbers = [
+        "P0",
+        "P0.0",
+        "P0.000",
+        "P100",
+        "p100.000",
+        "P101",
+        "P99.9999",
+        "P1.2345",
+        "P1.0000",
+        "P-1",
+        "P+1",
+        "P1.",
+        "P.5",
+        "P1.2.3",
+        "P1.-2",
+        "P1.+2",
+        "P 1",
+        "P1 0",
+        "P1_0",
+        "P99%",
+        "P4294967.346",
+        "P99999999999999999999999",
+    ];
+    for op in numbers {
+        let what = format!(
+            "`{op}` is no quantile, expected P and a percentage above 0 and below 100 with up to 3 digits behind the point, \
+             such as P99.9 (or, if `{op}` is a series, `[` with the tags after its `:`)"
+        );
+        check(&[(&format!(" {op} :temp:[x]"), 1, &what)]);
+    }
+    // One that is too large to be read as a number at all, and a comma, which no op can hold.
+    let long = "9".repeat(300);
+    assert_eq!(Query::parse(&format!("P{long}:t:[]")).unwrap_err().at, 0);
+    check(&[("P99,9:temp:[x]", 6, "expected `[` with the tags, found `temp:`")]);
 }
 
 #[test]
@@ -77,11 +121,7 @@ fn series() {
 fn tags() {
     let close = "AND, OR, NOT, `,` or `]`";
     check(&[
-        (
-            "t:",
-            0,
-            "unknown op `t`, expected AVG, MIN, MAX, SUM, COUNT or ? (or, if `t` is a series, `[` with the tags after its `:`)",
-        ),
+        ("t:", 0, &unknown("t")),
         ("t:[", 3, "expected a tag, NOT or `(`, found the end of the text"),
         ("t:[a", 4, &format!("expected {close}, found the end of the text")),
         ("t:[a b]", 5, &format!("expected {close}, found `b`")),

@@ -207,7 +207,7 @@ impl Backend for Fake {
             return Err(QueryRefused { at: None, what: why });
         }
         let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
-        query.window().map_err(|error| QueryRefused { at: text.rfind('['), what: error.to_string() })?;
+        query.window().map_err(|error| QueryRefused { at: Some(error.at(text)), what: error.to_string() })?;
         let (feed, mut updates) = mpsc::unbounded_channel();
         self.state(|state| state.live.push((query.to_string(), feed)));
         let (state, changed) = (Arc::clone(&self.state), Arc::clone(&self.changed));

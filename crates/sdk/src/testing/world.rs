@@ -9,8 +9,8 @@ use std::time::Duration;
 use slung_abi::{Event, HttpMethod, limits};
 use slung_live::{HandleId, Live, Options, Subscriber, Update};
 use slung_model::{
-    AHEAD_MICROS_MAX, Aggregate, Catalogue, Op, Point, ProducerId, Query, SeriesId, SeriesKey, TIMESTAMP_MAX,
-    TimeRange, Window, validate_point,
+    AHEAD_MICROS_MAX, Aggregate, Catalogue, Increase, Op, Point, ProducerId, Query, SeriesId, SeriesKey, Sketch,
+    Spread, TIMESTAMP_MAX, TimeRange, Window, validate_point,
 };
 
 use super::{Message, Request, Written};
@@ -179,11 +179,20 @@ impl World {
     pub(super) fn query_history(&self, text: &str) -> Result<Option<f64>, String> {
         let query = Query::parse(text).map_err(|error| format!("query `{text}`: {error}"))?;
         let points = self.points(&query, query.time_range(self.now));
-        if query.op() == Op::Raw {
-            let latest = points.max_by_key(|(point, write)| (point.timestamp, *write));
-            return Ok(latest.map(|(point, _)| point.value));
-        }
-        Ok(Aggregate::of(points.map(|(point, _)| point.value)).value(query.op()))
+        let value = |(point, _): (Point, u64)| point.value;
+        Ok(match query.op() {
+            Op::Raw | Op::Last => points.max_by_key(|(point, write)| (point.timestamp, *write)).map(value),
+            // Series come in the order in which they became known, and of equals the first one counts.
+            Op::First => points.min_by_key(|(point, _)| point.timestamp).map(value),
+            Op::StdDev => Spread::of(&points.map(value).collect::<Vec<_>>()).std_dev(),
+            Op::Rate => rate(points.map(|(point, _)| point)),
+            Op::Quantile(quantile) => {
+                let mut sketch = Sketch::default();
+                points.map(value).for_each(|value| sketch.push(value));
+                sketch.quantile(quantile)
+            }
+            op => Aggregate::of(points.map(value)).value(op),
+        })
     }
 
     pub(super) fn free_handle(&mut self, handle: u64) -> Result<(), String> {
@@ -281,6 +290,16 @@ impl World {
         self.requests.push(Request { method, url: url.to_owned(), body: body.to_vec() });
         Ok(self.responses.pop_front().unwrap_or_default())
     }
+}
+
+/// What RATE answers of points that come by timestamp, at least those of one series.
+fn rate(points: impl Iterator<Item = Point>) -> Option<f64> {
+    let mut counters: BTreeMap<SeriesId, Increase> = BTreeMap::new();
+    for Point { series, timestamp, value } in points {
+        let counter = counters.entry(series);
+        counter.and_modify(|it| it.push(timestamp, value)).or_insert(Increase::new(timestamp, value));
+    }
+    Aggregate::of(counters.values().filter_map(Increase::rate)).value(Op::Sum)
 }
 
 fn within(what: &str, bytes: usize, bytes_max: usize) -> Result<(), String> {
