@@ -48,6 +48,12 @@ pub(crate) enum BadHeader {
     Invalid(Invalid),
 }
 
+impl From<Invalid> for BadHeader {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
 /// What a record's header tells, once checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
