@@ -1,49 +1,86 @@
-//! Group commit: what writers share, and the thread that writes it to the log.
+//! What writers, readers and the store's threads share: the points in memory, what waits for the log, and group commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use slung_model::{Point, Seq, SeriesId, SeriesKey};
+use slung_model::{Catalogue, Clock, Point, Seq, SeriesId, SeriesKey};
 
+use crate::disk::Disk;
 use crate::error::Failure;
 use crate::format::{self, RECORD_HEADER_BYTES};
-use crate::log::Log;
+use crate::log::{Appended, Log, Position};
 use crate::memory::Memory;
+use crate::version::Version;
 use crate::{Error, Options, Stats};
 
 pub(crate) type Listener = Arc<dyn Fn(Seq) + Send + Sync>;
 
-/// What writers, readers and the committing thread share.
+/// How long after a full disk has refused something it is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+
+/// What writers, readers and the store's threads share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) disk: Disk,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Locked before the state where both are needed.
+    catalogue: RwLock<Catalogue>,
     state: Mutex<State>,
     /// The committing thread waits here for something to do.
     work: Condvar,
+    /// The threads of upkeep wait here.
+    pub(crate) upkeep: Condvar,
     /// Writers wait here for room, and who wants durability for it.
     progress: Condvar,
     durable: AtomicU64,
     /// How many series there are; only grows.
     series: AtomicU32,
     listeners: Mutex<Vec<Listener>>,
+    /// Whoever flushes holds it.
+    pub(crate) flushing: Mutex<()>,
+    /// Whoever merges segments, deletes or gives up points holds it.
+    pub(crate) rewriting: Mutex<()>,
+}
+
+/// Points that are on their way to segments. They do not change any more.
+pub(crate) struct Frozen {
+    pub(crate) memory: Memory,
+    pub(crate) end: Position,
 }
 
 /// What the one lock guards. What is in the memory and not on the disk is in `pending`, in the same order.
 pub(crate) struct State {
     pub(crate) memory: Memory,
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    pub(crate) version: Arc<Version>,
+    /// Points up to there went to segments since the store was opened.
+    pub(crate) flushed: Seq,
     /// The next record: room for its header, then its body.
     pending: Vec<u8>,
     pending_points: u32,
     /// Bytes of the record that is being written.
     in_flight: usize,
     next_seq: u64,
-    /// Somebody found no room: commit without waiting for more.
+    /// Somebody waits for durability, or found no room: commit without waiting for more.
     hurry: bool,
-    closing: bool,
+    /// What waits came when the log had nothing to do.
+    at_once: bool,
+    pub(crate) closing: bool,
+    /// Nothing is written any more.
     failure: Option<Arc<Failure>>,
-    stats: Stats,
+    /// The disk is full, for the log or for a flush. It is tried again.
+    full: [Option<Arc<Failure>>; 2],
+    pub(crate) stats: Stats,
+}
+
+/// What found the disk full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Full {
+    Log,
+    Flush,
 }
 
 /// A record that is to be written.
@@ -51,13 +88,17 @@ struct Batch {
     record: Vec<u8>,
     first_seq: u64,
     points: u32,
+    end: Position,
 }
 
 impl State {
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        match &self.failure {
+        if let Some(failure) = &self.failure {
+            return Err(Error::ReadOnly { failure: Arc::clone(failure) });
+        }
+        match self.full.iter().flatten().next() {
+            Some(failure) => Err(Error::DiskFull { failure: Arc::clone(failure) }),
             None => Ok(()),
-            Some(failure) => Err(Error::ReadOnly { failure: Arc::clone(failure) }),
         }
     }
 
@@ -66,12 +107,21 @@ impl State {
         Seq(self.next_seq - 1)
     }
 
+    fn position(&self) -> Position {
+        let series = u32::try_from(self.memory.series_count()).expect("ids are u32");
+        Position { next_seq: self.next_seq, series }
+    }
+
     fn waiting_bytes(&self) -> usize {
         self.in_flight + self.pending.len() - RECORD_HEADER_BYTES
     }
 
     fn is_idle(&self) -> bool {
         self.pending.len() == RECORD_HEADER_BYTES
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.memory.bytes() + self.frozen.as_ref().map_or(0, |frozen| frozen.memory.bytes())
     }
 
     fn append_points(&mut self, points: &[Point]) -> Seq {
@@ -85,30 +135,70 @@ impl State {
         self.stats.points_replaced += replaced;
         self.last()
     }
+
+    pub(crate) fn failure(&self) -> Option<Arc<Failure>> {
+        self.failure.clone()
+    }
+
+    /// Lets what is in memory go to segments, if there is anything and nothing else is on its way.
+    pub(crate) fn freeze(&mut self) {
+        let end = self.position();
+        if self.frozen.is_none() {
+            let memory = mem::replace(&mut self.memory, Memory::with_series(end.series as usize));
+            self.frozen = Some(Arc::new(Frozen { memory, end }));
+        }
+    }
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, memory: Memory, next_seq: u64, series: u32, log_bytes: u64) -> Self {
+    pub(crate) fn new(
+        disk: Disk,
+        clock: Arc<dyn Clock>,
+        catalogue: Catalogue,
+        memory: Memory,
+        next_seq: u64,
+        log_bytes: u64,
+    ) -> Self {
+        let series = u32::try_from(catalogue.len()).expect("ids are u32");
         let state = State {
             memory,
+            frozen: None,
+            version: disk.version(),
+            flushed: Seq(0),
             pending: vec![0; RECORD_HEADER_BYTES],
             pending_points: 0,
             in_flight: 0,
             next_seq,
             hurry: false,
+            at_once: false,
             closing: false,
             failure: None,
+            full: [None, None],
             stats: Stats { log_bytes, ..Stats::default() },
         };
         Self {
-            options,
+            options: disk.options.clone(),
+            disk,
+            clock,
+            catalogue: RwLock::new(catalogue),
             state: Mutex::new(state),
             work: Condvar::new(),
+            upkeep: Condvar::new(),
             progress: Condvar::new(),
             durable: AtomicU64::new(next_seq - 1),
             series: AtomicU32::new(series),
             listeners: Mutex::default(),
+            flushing: Mutex::default(),
+            rewriting: Mutex::default(),
         }
+    }
+
+    pub(crate) fn catalogue(&self) -> RwLockReadGuard<'_, Catalogue> {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn catalogue_to_change(&self) -> RwLockWriteGuard<'_, Catalogue> {
+        self.catalogue.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock. Where a thread panicked while it held it, memory and log may have parted: nothing is written any more.
@@ -120,8 +210,14 @@ impl Shared {
         condvar.wait(state).unwrap_or_else(|poisoned| after_panic(poisoned.into_inner()))
     }
 
-    fn wait_for<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-        match self.work.wait_timeout(state, time) {
+    /// Waits at one of the shared places, for so long at most.
+    pub(crate) fn wait_for<'a>(
+        &self,
+        condvar: &Condvar,
+        state: MutexGuard<'a, State>,
+        time: Duration,
+    ) -> MutexGuard<'a, State> {
+        match condvar.wait_timeout(state, time) {
             Ok((state, _)) => state,
             Err(poisoned) => after_panic(poisoned.into_inner().0),
         }
@@ -132,11 +228,18 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let sealed_bytes = self.disk.sealed_bytes();
         let state = self.lock();
+        let frozen = state.frozen.as_ref().map_or(0, |frozen| frozen.memory.points());
         Stats {
             series: u64::from(self.series.load(Ordering::Acquire)),
-            points: state.memory.points(),
+            points: state.memory.points() + frozen + state.version.points(),
+            log_bytes: state.stats.log_bytes + sealed_bytes,
             pending_bytes: state.waiting_bytes() as u64,
+            memtable_bytes: state.memory_bytes() as u64,
+            segments: state.version.segments().len() as u64,
+            segment_bytes: state.version.bytes(),
+            damaged: state.version.lost.len() as u64,
             last: state.last().0,
             durable_through: self.durable().0,
             ..state.stats
@@ -156,29 +259,43 @@ impl Shared {
             if points.is_empty() {
                 return Ok(state.last());
             }
-            if state.memory.points().saturating_add(points.len() as u64) > self.options.points_max {
-                return Err(Error::Full { points_max: self.options.points_max });
-            }
-            if state.waiting_bytes() + bytes <= self.options.pending_bytes_max {
+            // A point takes 16 bytes, and as much again where its block has just doubled.
+            let memory_bytes = state.memory_bytes() + points.len() * 2 * 16;
+            let log_has_room = state.waiting_bytes() + bytes <= self.options.pending_bytes_max;
+            if memory_bytes <= self.options.memtable_bytes_max && log_has_room {
                 break;
             }
-            self.hurry(&mut state);
+            if !log_has_room {
+                self.hurry(&mut state);
+            } else if state.frozen.is_none() {
+                state.freeze();
+                self.upkeep.notify_all();
+            }
+            if !self.options.background && log_has_room {
+                drop(state);
+                self.flush_frozen()?;
+                state = self.lock();
+                continue;
+            }
             if !wait {
-                return Err(self.busy(&mut state));
+                return Err(busy(&mut state));
             }
             state = self.wait(&self.progress, state);
         }
         let was_idle = state.is_idle();
         let seq = state.append_points(points);
+        if state.memory.bytes() >= self.options.memtable_bytes_max / 2 && state.frozen.is_none() {
+            state.freeze();
+            self.upkeep.notify_all();
+        }
         self.wake(was_idle, state);
         Ok(seq)
     }
 
-    /// What can be known about a batch without the lock; says how many bytes it takes.
+    /// What can be known about a batch without the lock; says how many bytes it takes in the log.
     fn check(&self, points: &[Point]) -> Result<usize, Error> {
-        let bytes = format::points_entry_bytes(points.len());
-        if bytes > self.options.pending_bytes_max {
-            let points_max = (self.options.pending_bytes_max - format::points_entry_bytes(0)) / format::POINT_BYTES;
+        let points_max = self.options.batch_points_max();
+        if points.len() > points_max {
             return Err(Error::BatchTooBig { points: points.len(), points_max });
         }
         let series = self.series.load(Ordering::Acquire);
@@ -190,7 +307,7 @@ impl Shared {
                 return Err(Error::NotFinite { index, value: point.value });
             }
         }
-        Ok(bytes)
+        Ok(format::points_entry_bytes(points.len()))
     }
 
     /// Puts the definition of the next series into the log, before any point of it can be. `id` is what the caller, who
@@ -203,7 +320,7 @@ impl Shared {
         // Definitions have as much room again as points have, so that only a flood of new series is told to wait.
         if state.waiting_bytes() + entry.len() > self.options.pending_bytes_max.saturating_mul(2) {
             self.hurry(&mut state);
-            return Err(self.busy(&mut state));
+            return Err(busy(&mut state));
         }
         let was_idle = state.is_idle();
         state.pending.extend_from_slice(&entry);
@@ -218,12 +335,8 @@ impl Shared {
         self.work.notify_one();
     }
 
-    fn busy(&self, state: &mut State) -> Error {
-        state.stats.busy += 1;
-        Error::Busy { pending_bytes_max: self.options.pending_bytes_max }
-    }
-
-    fn wake(&self, was_idle: bool, state: MutexGuard<'_, State>) {
+    fn wake(&self, was_idle: bool, mut state: MutexGuard<'_, State>) {
+        state.at_once |= was_idle && state.in_flight == 0;
         let enough = state.pending.len() >= self.options.commit_bytes_max;
         drop(state);
         if was_idle || enough {
@@ -239,15 +352,20 @@ impl Shared {
         let mut state = self.lock();
         while self.durable() < seq {
             state.check_writable()?;
+            // Who waits gains nothing by waiting for others to come.
+            if seq <= state.last() && !state.hurry {
+                self.hurry(&mut state);
+            }
             state = self.wait(&self.progress, state);
         }
         Ok(())
     }
 
-    /// Tells the committing thread to finish.
+    /// Tells the threads to finish.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
         self.work.notify_one();
+        self.upkeep.notify_all();
     }
 
     /// What the committing thread does, until the store is closed or fails.
@@ -262,8 +380,8 @@ impl Shared {
         let mut began: Option<Instant> = None;
         while let Some(mut batch) = self.next(&mut spare, began) {
             began = Some(Instant::now());
-            match log.append(&mut batch.record, batch.first_seq, batch.points) {
-                Ok(sync) => self.succeed(&log, &batch, sync),
+            match self.append(&mut log, &mut batch) {
+                Ok(appended) => self.succeed(&log, &batch, appended),
                 Err(failure) => return self.fail(failure),
             }
             // What a burst made large is given back.
@@ -273,15 +391,56 @@ impl Shared {
         }
         // An empty record at the end proves that the one before was synced: damage to it is then never taken for a torn
         // end. A log to which nothing was added has its proof already.
-        let (first_seq, failed) = {
+        let (end, failed) = {
             let state = self.lock();
-            (state.next_seq, state.failure.is_some())
+            (state.position(), state.failure.is_some())
         };
         if began.is_some() && !failed {
-            match log.append(&mut [0; RECORD_HEADER_BYTES], first_seq, 0) {
-                Ok(_) => self.lock().stats.log_bytes = log.end(),
+            match log.append(&mut [0; RECORD_HEADER_BYTES], end.next_seq, 0, end) {
+                Ok(_) => self.lock().stats.log_bytes = log.file_bytes(),
                 Err(failure) => self.fail(failure),
             }
+        }
+    }
+
+    /// Writes a record; while the disk is full again and again, until there is space or the store is closed.
+    fn append(&self, log: &mut Log, batch: &mut Batch) -> Result<Appended, Failure> {
+        loop {
+            match log.append(&mut batch.record, batch.first_seq, batch.points, batch.end) {
+                Err(failure) if failure.source.kind() == io::ErrorKind::StorageFull => {
+                    let state = self.found_full(Full::Log, &failure);
+                    if state.closing {
+                        return Err(failure);
+                    }
+                    drop(self.wait_for(&self.work, state, FULL_RETRY));
+                }
+                done => {
+                    self.found_space(Full::Log);
+                    return done;
+                }
+            }
+        }
+    }
+
+    /// Writes are refused from now on, as the disk is full.
+    pub(crate) fn found_full(&self, full: Full, failure: &Failure) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.full[full as usize].is_none() {
+            state.full[full as usize] = Some(Arc::new(failure.again()));
+            self.progress.notify_all();
+            drop(state);
+            self.tell(self.durable());
+            state = self.lock();
+        }
+        state
+    }
+
+    /// Writing goes on.
+    pub(crate) fn found_space(&self, full: Full) {
+        let had_been_full = self.lock().full[full as usize].take().is_some();
+        if had_been_full {
+            self.progress.notify_all();
+            self.tell(self.durable());
         }
     }
 
@@ -293,7 +452,7 @@ impl Shared {
                 return None;
             }
             if state.is_idle() {
-                // Nobody waits for room then, but somebody may have before the last commit.
+                // Nobody waits for what is not there, but somebody may have before the last commit.
                 state.hurry = false;
                 if state.closing {
                     return None;
@@ -304,26 +463,29 @@ impl Shared {
             let left =
                 began.map_or(Duration::ZERO, |began| self.options.commit_interval.saturating_sub(began.elapsed()));
             let enough = state.pending.len() >= self.options.commit_bytes_max;
-            if left.is_zero() || enough || state.hurry || state.closing {
+            if left.is_zero() || enough || state.hurry || state.at_once || state.closing {
                 break;
             }
-            state = self.wait_for(state, left);
+            state = self.wait_for(&self.work, state, left);
         }
         spare.resize(RECORD_HEADER_BYTES, 0);
-        state.hurry = false;
+        (state.hurry, state.at_once) = (false, false);
         state.in_flight = state.pending.len() - RECORD_HEADER_BYTES;
         let points = mem::take(&mut state.pending_points);
         let record = mem::replace(&mut state.pending, mem::take(spare));
-        Some(Batch { record, first_seq: state.next_seq - u64::from(points), points })
+        Some(Batch { record, first_seq: state.next_seq - u64::from(points), points, end: state.position() })
     }
 
-    fn succeed(&self, log: &Log, batch: &Batch, sync: Duration) {
+    fn succeed(&self, log: &Log, batch: &Batch, appended: Appended) {
+        if let Some(sealed) = appended.sealed {
+            self.disk.log_begun(&[sealed], sealed.number + 1);
+        }
         let through = Seq(batch.first_seq + u64::from(batch.points) - 1);
         let mut state = self.lock();
         state.in_flight = 0;
-        state.stats.log_bytes = log.end();
+        state.stats.log_bytes = log.file_bytes();
         state.stats.commits += 1;
-        let micros = u64::try_from(sync.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(appended.sync.as_micros()).unwrap_or(u64::MAX);
         state.stats.sync_micros += micros;
         state.stats.sync_micros_max = state.stats.sync_micros_max.max(micros);
         self.durable.store(through.0, Ordering::Release);
@@ -332,10 +494,18 @@ impl Shared {
         self.tell(through);
     }
 
-    fn fail(&self, failure: Failure) {
+    /// Nothing is written any more.
+    pub(crate) fn fail(&self, failure: Failure) {
         self.lock().failure.get_or_insert_with(|| Arc::new(failure));
         self.progress.notify_all();
+        self.work.notify_one();
+        self.upkeep.notify_all();
         self.tell(self.durable());
+    }
+
+    /// There may be room again for who waits for it.
+    pub(crate) fn made_room(&self) {
+        self.progress.notify_all();
     }
 
     fn tell(&self, through: Seq) {
@@ -346,12 +516,18 @@ impl Shared {
     }
 }
 
+fn busy(state: &mut State) -> Error {
+    state.stats.busy += 1;
+    Error::Busy
+}
+
 fn after_panic(mut state: MutexGuard<'_, State>) -> MutexGuard<'_, State> {
     state.failure.get_or_insert_with(|| Arc::new(panicked()));
     state
 }
 
-fn panicked() -> Failure {
+/// What is told of a thread that panicked.
+pub(crate) fn panicked() -> Failure {
     let source = io::Error::other("a thread panicked, which is a bug");
     Failure { doing: "committing to", path: "the log".into(), offset: 0, source }
 }

@@ -62,6 +62,17 @@ pub(crate) enum ReadError {
     Newer { path: PathBuf, version: u32 },
 }
 
+/// For what must be good: damage is an error like any other.
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error,
+            ReadError::Damaged(Damage { path, offset, reason, .. }) => Self::Damaged { path, offset, reason },
+            ReadError::Newer { path, version } => Self::Newer { path, what: format!("a file of format version {version}") },
+        }
+    }
+}
+
 impl ReadError {
     /// What the system said about reading a file that must be there and so long: that it isn't is damage.
     pub(crate) fn io(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,15 +11,15 @@ use slung_model::{SeriesId, SeriesKey, TimeRange};
 
 use crate::error::Failure;
 use crate::log::{self, Position, Sealed};
-use crate::manifest::Manifest;
+use crate::manifest::{Lost, Manifest};
 use crate::memory::Memory;
 use crate::output::{Cuts, Output, remove};
 use crate::pieces::{Piece, SeriesReader};
-use crate::segment::{Damage, Effort, IndexCache, ReadError, Segment, SegmentMeta};
+use crate::segment::{Effort, IndexCache, Segment, SegmentMeta};
 use crate::series::SeriesFile;
 use crate::version::Version;
 use crate::vfs::Vfs;
-use crate::{Error, Options, QUARANTINE, segment_name};
+use crate::{Damage, Error, Options, QUARANTINE, segment_name};
 
 /// Bytes that are given up when the disk is full, so that retention can still write a manifest.
 const RESERVE_NAME: &str = "reserve";
@@ -50,9 +50,9 @@ pub(crate) struct Change {
     /// The numbers of segments that go.
     pub(crate) remove: Vec<u64>,
     /// Those of them that are damaged are kept aside, and what is missing is remembered.
-    pub(crate) lost: Vec<Damage>,
+    pub(crate) lost: Vec<Lost>,
     pub(crate) floor: Option<i64>,
-    /// The memtable through there is in `add`: its generation, and where it ends.
+    /// What was written up to there is in segments by now.
     pub(crate) flushed: Option<Position>,
 }
 
@@ -92,6 +92,16 @@ impl Disk {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What the last manifest says.
+    pub(crate) fn manifest(&self) -> Manifest {
+        self.books().manifest.clone()
+    }
+
+    /// The number that every checksum in the log begins with.
+    pub(crate) fn log_id(&self) -> u64 {
+        self.books().manifest.log
+    }
+
     pub(crate) fn version(&self) -> Arc<Version> {
         Arc::clone(&self.books().version)
     }
@@ -102,18 +112,14 @@ impl Disk {
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        self.vfs.sync_dir(&self.dir).map_err(|source| {
-            Error::failed(Failure { doing: "syncing", path: self.dir.clone(), offset: 0, source })
-        })
+        let failure = |source| Failure { doing: "syncing", path: self.dir.clone(), offset: 0, source };
+        Ok(self.vfs.sync_dir(&self.dir).map_err(failure)?)
     }
 
     /// Opens a segment that was just written.
     pub(crate) fn open_segment(&self, meta: &SegmentMeta) -> Result<Arc<Segment>, Error> {
         let path = self.dir.join(segment_name(meta.number));
-        match Segment::open(&*self.vfs, &path, self.store_id, meta, &self.cache) {
-            Ok(segment) => Ok(Arc::new(segment)),
-            Err(error) => Err(as_error(error)),
-        }
+        Ok(Arc::new(Segment::open(&*self.vfs, &path, self.store_id, meta, Arc::clone(&self.cache))?))
     }
 
     /// The log goes on in the file with that number.
@@ -139,7 +145,7 @@ impl Disk {
         for (_, blocks) in memory.series() {
             blocks.iter().for_each(|block| cuts.add(&block.columns().timestamps));
         }
-        let mut output = Output::new(self, self.next_generation(), cuts, Effort::Flush);
+        let mut output = Output::new(self, self.next_generation(), cuts, Effort::Flush, &|| Ok(()));
         let mut damage = Vec::new();
         for (series, blocks) in memory.series() {
             let pieces = blocks.iter().map(|block| Piece::Memory(Arc::clone(block))).collect();
@@ -165,14 +171,14 @@ impl Disk {
         let books = &mut *books;
         let mut manifest = books.manifest.clone();
         if let Some(position) = change.flushed {
-            books.series.append(self, manifest.series_count, position.series, key)?;
-            (manifest.series_file, manifest.series_bytes) = (books.series.number(), books.series.bytes());
-            manifest.series_count = manifest.series_count.max(position.series);
+            let count = manifest.series.count;
+            books.series.append(self, count, position.series, key)?;
+            manifest.series = books.series.place(count.max(position.series));
             manifest.flushed_through = manifest.flushed_through.max(position.next_seq - 1);
             manifest.next_generation += u64::from(!change.add.is_empty());
             let (sealed, current) = &*self.logs();
             let needed = |file: &&Sealed| {
-                file.end.next_seq - 1 > manifest.flushed_through || file.end.series > manifest.series_count
+                file.end.next_seq - 1 > manifest.flushed_through || file.end.series > manifest.series.count
             };
             manifest.log_first = sealed.iter().find(needed).map_or(*current, |file| file.number).max(manifest.log_first);
         }
@@ -183,7 +189,7 @@ impl Disk {
         manifest.segments = segments.iter().map(|segment| segment.meta().clone()).collect();
         manifest.next_number = self.numbers.load(Ordering::Relaxed);
         self.write_manifest(&manifest)?;
-        let version = Arc::new(Version::new(segments, manifest.lost.clone(), manifest.floor));
+        let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
         publish(&version);
         books.version = version;
         books.manifest = manifest;
@@ -197,9 +203,9 @@ impl Disk {
         match first {
             Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
                 remove(self, &self.dir.join(RESERVE_NAME));
-                manifest.store(&*self.vfs, &self.dir).map_err(Error::failed)
+                Ok(manifest.store(&*self.vfs, &self.dir)?)
             }
-            other => other.map_err(Error::failed),
+            other => Ok(other?),
         }
     }
 
@@ -207,7 +213,7 @@ impl Disk {
     fn remove_old(&self, change: &Change, books: &Books) {
         for number in &change.remove {
             let path = self.dir.join(segment_name(*number));
-            if change.lost.iter().any(|damage| damage.path == path) {
+            if change.lost.iter().any(|lost| lost.file == segment_name(*number)) {
                 self.quarantine(&path);
             } else {
                 remove(self, &path);
@@ -217,8 +223,9 @@ impl Disk {
         logs.0.retain(|file| {
             let needed = file.number >= books.manifest.log_first;
             if !needed {
-                let path = self.dir.join(log::file_name(file.number));
-                let damaged = books.manifest.lost.iter().any(|damage| damage.path == path);
+                let name = log::file_name(file.number);
+                let path = self.dir.join(&name);
+                let damaged = books.manifest.lost.iter().any(|lost| lost.file == name);
                 if damaged { self.quarantine(&path) } else { remove(self, &path) }
             }
             needed
@@ -226,7 +233,7 @@ impl Disk {
     }
 
     /// Moves a damaged file aside. Where that fails it stays, and is moved when the store is opened again.
-    pub(crate) fn quarantine(&self, path: &std::path::Path) {
+    pub(crate) fn quarantine(&self, path: &Path) {
         let folder = self.dir.join(QUARANTINE);
         let moved = self.vfs.create_dir(&folder).and_then(|()| {
             let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
@@ -262,11 +269,14 @@ impl Disk {
     }
 }
 
-/// For a file that was just written, or must be good: damage is an error like any other.
-pub(crate) fn as_error(error: ReadError) -> Error {
-    match error {
-        ReadError::Io(error) => error,
-        ReadError::Damaged(Damage { path, offset, reason, .. }) => Error::Damaged { path, offset, reason },
-        ReadError::Newer { path, version } => Error::Newer { path, what: format!("a file of format version {version}") },
-    }
+/// What is missing, as an answer tells it.
+pub(crate) fn lost_in(dir: &Path, lost: &[Lost]) -> Vec<Damage> {
+    let damage = |lost: &Lost| Damage {
+        path: dir.join(QUARANTINE).join(&lost.file),
+        offset: 0,
+        reason: lost.reason.clone(),
+        series: lost.series,
+        range: lost.range,
+    };
+    lost.iter().map(damage).collect()
 }

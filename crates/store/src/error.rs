@@ -20,7 +20,7 @@ pub enum Error {
         /// What it may be.
         must: &'static str,
     },
-    /// The system failed while the store was being opened.
+    /// The system failed while the store was being opened, or read.
     #[error("{doing} {}: {source}", path.display())]
     Io {
         /// What was being done.
@@ -53,6 +53,15 @@ pub enum Error {
         /// What is new about it.
         what: String,
     },
+    /// A file that the store needs is not there. Nothing was changed.
+    #[error(
+        "{}: the file is missing; nothing was changed: put it back, or restore the directory from a backup",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The log does not begin as one. Nothing was changed.
     #[error(
         "{}: {reason}: it is no log, or its beginning is damaged; nothing was changed: restore the file from a backup, or \
@@ -65,18 +74,17 @@ pub enum Error {
         /// What is wrong with its first bytes.
         reason: &'static str,
     },
-    /// The log is damaged elsewhere than at the end that a crash may tear. Nothing was changed.
+    /// A file without which nothing can be told is damaged. Nothing was changed.
     #[error(
-        "{}: damaged at byte {offset}: {reason}; this is not the torn end that a crash leaves, so nothing was changed: \
-         restore the file from a backup, or, to give up all that follows, cut a copy of it to {offset} bytes",
+        "{}: damaged at byte {offset}: {reason}; nothing was changed: restore the directory from a backup",
         path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the damaged record begins, bytes.
+        /// Where the damaged part begins, bytes.
         offset: u64,
-        /// What is wrong with it, and how it is known that it is not the torn end.
+        /// What is wrong with it.
         reason: String,
     },
     /// A point of a series that the store does not know.
@@ -96,27 +104,21 @@ pub enum Error {
         value: f64,
     },
     /// More points in one write than can ever find room.
-    #[error("a write of {points} points, at most {points_max} fit at once (pending_bytes_max): send fewer")]
+    #[error("a write of {points} points, at most {points_max} fit at once (pending_bytes_max, memtable_bytes_max): send fewer")]
     BatchTooBig {
         /// How many there were.
         points: usize,
         /// How many may be.
         points_max: usize,
     },
-    /// Too much waits for the disk. Nothing was stored.
-    #[error("{pending_bytes_max} bytes wait for the disk, no more are taken: try again after the next commit")]
-    Busy {
-        /// The limit that was reached.
-        pending_bytes_max: usize,
-    },
-    /// The store holds as many points as it may. Nothing was stored.
-    #[error(
-        "the store is full: it keeps its points in memory and may hold {points_max} of them (points_max); reading goes \
-         on, to write raise the limit and open it again, or start with a new directory"
-    )]
-    Full {
-        /// The limit that was reached.
-        points_max: u64,
+    /// Too much waits for the disk, in the log (`pending_bytes_max`) or in memory (`memtable_bytes_max`). Nothing was stored.
+    #[error("too much waits for the disk, no more is taken: try again after the next commit")]
+    Busy,
+    /// The disk is full. Nothing was stored. Reading goes on, and writing goes on by itself once there is space.
+    #[error("the disk is full ({failure}): free some space; writing goes on by itself then, reading goes on as it is")]
+    DiskFull {
+        /// What happened.
+        failure: Arc<Failure>,
     },
     /// A new series beyond the limit. Nothing was stored.
     #[error("there are {series_max} series already, the most that are allowed (series_max)")]
@@ -124,10 +126,12 @@ pub enum Error {
         /// The limit that was reached.
         series_max: u32,
     },
-    /// The log could not be written. What was acknowledged is safe, reading goes on, nothing is written until the store
-    /// is opened again.
+    /// The store is being closed, which ended what was going on. Nothing was changed.
+    #[error("the store is being closed: what was going on was ended, and nothing was changed by it")]
+    Closing,
+    /// The disk failed. What was acknowledged is safe, reading goes on, nothing is written until the store is opened again.
     #[error(
-        "the store only reads since its log failed ({failure}): what was acknowledged is safe; see to the disk, then \
+        "the store only reads since its disk failed ({failure}): what was acknowledged is safe; see to the disk, then \
          open it again"
     )]
     ReadOnly {
@@ -150,7 +154,43 @@ pub struct Failure {
     pub source: io::Error,
 }
 
+impl Failure {
+    /// The same once more: the system's errors can't be cloned.
+    pub(crate) fn again(&self) -> Self {
+        let source = io::Error::new(self.source.kind(), self.source.to_string());
+        Self { doing: self.doing, path: self.path.clone(), offset: self.offset, source }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let Failure { doing, path, source, .. } = failure;
+        Self::io(doing, path)(source)
+    }
+}
+
 impl Error {
+    /// As what makes the store refuse writes.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Io { doing, path, source } => {
+                let source = io::Error::new(source.kind(), source.to_string());
+                Failure { doing, path, offset: 0, source }
+            }
+            other => Failure {
+                doing: "flushing to",
+                path: "segments".into(),
+                offset: 0,
+                source: io::Error::other(other.to_string()),
+            },
+        }
+    }
+
+    /// Whether it is that the disk is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source: Arc::new(source) }

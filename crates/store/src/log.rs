@@ -17,9 +17,8 @@ use slung_model::TimeRange;
 use crate::error::Failure;
 use crate::format::{self, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RecordHeader};
 use crate::records::{self, Beginning, Found, Records};
-use crate::segment::Damage;
 use crate::vfs::{File, Vfs};
-use crate::{Error, Trimmed};
+use crate::{Damage, Error, Trimmed};
 
 const NAME_PREFIX: &str = "log-";
 
@@ -326,7 +325,7 @@ impl Log {
 }
 
 /// Makes a file of the log with one record or none. Under its own name it is never without a whole header.
-fn begin_file(
+pub(crate) fn begin_file(
     vfs: &dyn Vfs,
     dir: &Path,
     id: LogId,

@@ -21,7 +21,7 @@ const NAME: &str = "manifest";
 /// The manifest while it is made: under its own name it is always whole.
 const NEW_NAME: &str = "manifest.new";
 /// What stands before the segments.
-const HEAD_BYTES: usize = 108;
+const HEAD_BYTES: usize = 116;
 const SEGMENT_BYTES: usize = 64;
 /// Room for a million segments. A file that claims to be longer is not read into memory.
 const BYTES_MAX: u64 = 64 << 20;
@@ -33,8 +33,8 @@ const TEXT_BYTES_MAX: usize = 1024;
 pub(crate) struct Manifest {
     /// The store's number, drawn at random when it is made; every checksum in its segments begins with it.
     pub(crate) store: u64,
-    /// The number of the next segment: all that were ever given are below.
-    pub(crate) next_segment: u64,
+    /// The number of the next segment or file of series: all that were ever given are below.
+    pub(crate) next_number: u64,
     /// The generation of the next flush: all that were ever given are below.
     pub(crate) next_generation: u64,
     /// Points up to this number, in the order of writes, are in segments.
@@ -46,6 +46,8 @@ pub(crate) struct Manifest {
     pub(crate) series: SeriesFile,
     /// How long a partition of time is, microseconds.
     pub(crate) partition_micros: u64,
+    /// Points before this time have been given up.
+    pub(crate) floor: i64,
     /// The segments that live, in any order.
     pub(crate) segments: Vec<SegmentMeta>,
     /// What was damaged and moved aside.
@@ -74,6 +76,23 @@ pub(crate) struct Lost {
 }
 
 impl Manifest {
+    /// Of a store with nothing in it.
+    pub(crate) fn new(store: u64, log: u64, partition_micros: u64) -> Self {
+        Self {
+            store,
+            next_number: 1,
+            next_generation: 1,
+            flushed_through: 0,
+            log,
+            log_first: 1,
+            series: SeriesFile { number: 0, bytes: 0, count: 0 },
+            partition_micros,
+            floor: i64::MIN,
+            segments: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
     /// Reads the manifest of a directory; `None` where there is none.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Self>, ReadError> {
         let path = &dir.join(NAME);
@@ -82,7 +101,7 @@ impl Manifest {
             let (path, reason) = (path.clone(), reason.into());
             ReadError::Damaged(Damage { path, offset: 0, reason, series: None, range: TimeRange::ALL })
         };
-        let file = match vfs.open(path) {
+        let file = match vfs.open_read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed("opening"))?,
         };
@@ -125,7 +144,7 @@ impl Manifest {
         out.extend_from_slice(&[0; 12]);
         for number in [
             self.store,
-            self.next_segment,
+            self.next_number,
             self.next_generation,
             self.flushed_through,
             self.log,
@@ -133,6 +152,7 @@ impl Manifest {
             self.series.number,
             self.series.bytes,
             self.partition_micros,
+            self.floor.cast_unsigned(),
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -171,9 +191,10 @@ impl Manifest {
         if fields.u64()? != file_bytes as u64 {
             return Err(Invalid("the file is not as long as it says"));
         }
-        let (store, next_segment, next_generation) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (store, next_number, next_generation) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let (flushed_through, log, log_first) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let (number, bytes, partition_micros) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let floor = fields.i64()?;
         let series = SeriesFile { number, bytes, count: fields.u32()? };
         let (segments, lost) = (fields.u32()?, fields.u32()?);
         let segments = (0..segments).map(|_| decode_segment(&mut fields)).collect::<Result<Vec<_>, _>>()?;
@@ -186,19 +207,20 @@ impl Manifest {
         if !segments.iter().all(|segment| numbers.insert(segment.number)) {
             return Err(Invalid("a segment is there twice"));
         }
-        let given = |segment: &SegmentMeta| segment.number < next_segment && segment.generation < next_generation;
+        let given = |segment: &SegmentMeta| segment.number < next_number && segment.generation < next_generation;
         if !segments.iter().all(given) {
             return Err(Invalid("a segment has a number that was not given yet"));
         }
         Ok(Self {
             store,
-            next_segment,
+            next_number,
             next_generation,
             flushed_through,
             log,
             log_first,
             series,
             partition_micros,
+            floor,
             segments,
             lost,
         })

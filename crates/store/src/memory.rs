@@ -73,7 +73,7 @@ impl Block {
     /// Over all points.
     pub(crate) fn summary(&self) -> &Summary {
         self.summary.get_or_init(|| {
-            let Columns { timestamps, values } = self.columns();
+            let Columns { timestamps, values, .. } = self.columns();
             Box::new(Summary::of(timestamps, values).expect("a block is never empty"))
         })
     }
@@ -145,7 +145,7 @@ fn in_order(columns: &Columns) -> Columns {
             values.push(value);
         }
     }
-    Columns { timestamps, values }
+    Columns { timestamps, values, ..Columns::default() }
 }
 
 /// The points of all series that were written since the last flush; ids count up from 0.
@@ -162,14 +162,17 @@ impl Memory {
     pub(crate) fn with_series(count: usize) -> Self {
         let mut memory = Self::default();
         memory.series.resize_with(count, Vec::new);
-        memory.bytes = count * size_of::<Vec<Arc<Block>>>();
         memory
     }
 
     /// One more series, without points.
     pub(crate) fn add_series(&mut self) {
         self.series.push(Vec::new());
-        self.bytes += size_of::<Vec<Arc<Block>>>();
+    }
+
+    /// How many series may have points.
+    pub(crate) fn series_count(&self) -> usize {
+        self.series.len()
     }
 
     /// How many points there are. Of several with one series and timestamp all count until their block is put in order.
@@ -177,7 +180,8 @@ impl Memory {
         self.points
     }
 
-    /// What the points take, with the room that is kept for more.
+    /// What the points take, with the room that is kept for more. What a series without points takes, 24 bytes, is no part of
+    /// it: no flush would make that less.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -246,7 +250,7 @@ mod tests {
     fn contents(memory: &Memory, series: u32) -> BTreeMap<i64, f64> {
         let mut all = BTreeMap::new();
         for block in memory.blocks(SeriesId(series), TimeRange::ALL) {
-            let Columns { timestamps, values } = block.columns();
+            let Columns { timestamps, values, .. } = block.columns();
             assert!((1..=BLOCK_POINTS_MAX).contains(&block.len()));
             assert!(timestamps.is_sorted_by(|a, b| a < b), "timestamps rise");
             assert_eq!((block.start(), block.end()), (timestamps[0], timestamps[timestamps.len() - 1]));

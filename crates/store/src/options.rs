@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Damage, Error, format};
 
 /// The limits and the pace of a store.
 ///
 /// ```
 /// use slung_store::Options;
-/// let options = Options { points_max: 1_000_000, ..Options::default() };
+/// let options = Options { memtable_bytes_max: 64 << 20, ..Options::default() };
 /// assert_eq!(options.commit_bytes_max, 1 << 20);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +33,35 @@ pub struct Options {
     /// [`crate::Store::try_write`] answers [`Error::Busy`] and [`crate::Store::write`] waits. Memory for it may be taken
     /// twice. 4 KiB to 512 MiB.
     pub pending_bytes_max: usize,
-    /// How many points the store may hold, all of them in memory, 24 bytes each. Default 40,000,000, about 1 GB. A write
-    /// that might go beyond is refused with [`Error::Full`] (each of its points counts as a new one); what the log holds
-    /// already is always loaded.
-    pub points_max: u64,
+    /// How long a file of the log grows, bytes, before the next one begins. Default 64 MiB (3.3 million points). An older
+    /// file goes when all that is in it was flushed, so a smaller one frees space sooner; each new one takes some syncs.
+    pub log_file_bytes_max: u64,
+    /// What points that are not on disk as segments yet take in memory at most, bytes, 16 to 32 for a point. Default
+    /// 256 MiB. At half of it they are flushed in the background; where that does not keep up, writes wait at the whole.
+    /// Less means smaller segments, and more work to merge them; more means that a start after a crash takes longer (1.3
+    /// bytes of log for each of these at most, some 30 million points a second). 64 KiB at least. Beside it a series takes
+    /// 24 bytes, twice while a flush runs.
+    pub memtable_bytes_max: usize,
+    /// How much time a segment covers at most, microseconds; segments are cut where that begins anew, counted from 1970.
+    /// Default a week: retention gives up whole partitions, and late data makes only those of its own time be merged again.
+    /// At least a second.
+    pub partition_micros: i64,
+    /// What the index of segments takes in memory at most, bytes. Default 32 MiB, the summaries of some 150,000 chunks of
+    /// up to 8,192 points. What does not fit is read from disk again.
+    pub index_cache_bytes_max: u64,
+    /// Bytes on disk that are given up when it is full, so that retention and deletion, which have to write before they free
+    /// anything, still can. Default 1 MiB. 0 goes without.
+    pub reserve_bytes: usize,
+    /// How long points are kept after their own time, microseconds. Off by default. Seen from the newest point or from the
+    /// clock, whichever is earlier, so that neither a wrong clock nor one wrong point makes all the others go; and by whole
+    /// partitions, so that a point stays up to one partition longer.
+    pub retention_micros: Option<i64>,
+    /// What the segments take on disk at most, bytes. Off by default. Beyond it the oldest partitions go.
+    pub disk_bytes_max: Option<u64>,
+    /// Whether threads of the store flush, merge segments and give up old ones. Default true. Otherwise that happens only in
+    /// [`crate::Store::flush`] and [`crate::Store::upkeep`], and in writes that find no room: for tests that need the same
+    /// calls each time, and for who has a thread of his own for it.
+    pub background: bool,
 }
 
 impl Default for Options {
@@ -46,7 +71,14 @@ impl Default for Options {
             commit_interval: Duration::from_millis(5),
             commit_bytes_max: 1 << 20,
             pending_bytes_max: 32 << 20,
-            points_max: 40_000_000,
+            log_file_bytes_max: 64 << 20,
+            memtable_bytes_max: 256 << 20,
+            partition_micros: 7 * 24 * 3600 * 1_000_000,
+            index_cache_bytes_max: 32 << 20,
+            reserve_bytes: 1 << 20,
+            retention_micros: None,
+            disk_bytes_max: None,
+            background: true,
         }
     }
 }
@@ -64,7 +96,24 @@ impl Options {
             let value = value(self.pending_bytes_max);
             return Err(Error::Option { name: "pending_bytes_max", value, must: "4 KiB to 512 MiB" });
         }
+        if self.memtable_bytes_max < 64 << 10 {
+            let value = value(self.memtable_bytes_max);
+            return Err(Error::Option { name: "memtable_bytes_max", value, must: "at least 64 KiB" });
+        }
+        if self.partition_micros < 1_000_000 {
+            let value = u64::try_from(self.partition_micros).unwrap_or(0);
+            return Err(Error::Option { name: "partition_micros", value, must: "at least a second (1000000)" });
+        }
+        if self.retention_micros.is_some_and(|micros| micros <= 0) {
+            return Err(Error::Option { name: "retention_micros", value: 0, must: "above 0; without it nothing is given up" });
+        }
         Ok(())
+    }
+
+    /// How many points one write may have: so many that they take a quarter of the memory for points, and fit into a record.
+    pub(crate) fn batch_points_max(&self) -> usize {
+        let in_log = (self.pending_bytes_max - format::points_entry_bytes(0)) / format::POINT_BYTES;
+        in_log.min(self.memtable_bytes_max / 4 / 16)
     }
 }
 
@@ -73,22 +122,25 @@ impl Options {
 pub struct Recovery {
     /// How many series there are.
     pub series: u64,
-    /// How many points there are, each series and timestamp once.
+    /// How many points there are. Of several with one series and timestamp all count until they are merged.
     pub points: u64,
-    /// The log's length, bytes, without what was trimmed.
+    /// The log's length, bytes: what was read again.
     pub log_bytes: u64,
-    /// What a crash had left torn at the log's end, and was cut off. It had never been acknowledged.
+    /// What a crash had left torn at the log's end. It had never been acknowledged, and does not count.
     pub trimmed: Option<Trimmed>,
+    /// What is damaged and was kept aside, now or before, in the directory `quarantine`. Answers that may lack something
+    /// because of it say so, until the file there is removed and the store opened again.
+    pub damage: Vec<Damage>,
 }
 
-/// The torn end of a log, cut off when it was opened.
+/// The torn end of a log, which does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trimmed {
     /// The log.
     pub path: PathBuf,
-    /// Where it now ends, bytes.
+    /// Where the torn end begins, bytes.
     pub offset: u64,
-    /// How many bytes were cut off.
+    /// How long it is.
     pub bytes: u64,
     /// What was wrong with them.
     pub reason: String,
@@ -97,23 +149,30 @@ pub struct Trimmed {
 impl fmt::Display for Trimmed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, offset, bytes, reason } = self;
-        write!(f, "{}: cut off the torn end, {bytes} bytes from byte {offset} on ({reason})", path.display())
+        write!(f, "{}: left out the torn end, {bytes} bytes from byte {offset} on ({reason})", path.display())
     }
 }
 
-/// What there is to count. Everything but the first four, `durable_through` and `last` starts at 0 when the store is
-/// opened.
+/// What there is to count. From `writes` on everything starts at 0 when the store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Series that are known.
     pub series: u64,
-    /// Points that are held, each series and timestamp once.
+    /// Points that are held. Of several with one series and timestamp all count until they are merged.
     pub points: u64,
     /// The log's length, bytes; what waits for the disk is not in it.
     pub log_bytes: u64,
     /// Bytes that wait for the disk.
     pub pending_bytes: u64,
+    /// What points that are in no segment yet take in memory, bytes.
+    pub memtable_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// How long they are, bytes.
+    pub segment_bytes: u64,
+    /// Files that are damaged, as far as is known.
+    pub damaged: u64,
     /// The last point that was written.
     pub last: u64,
     /// The last point that is durable.
@@ -122,7 +181,7 @@ pub struct Stats {
     pub writes: u64,
     /// Points that were taken.
     pub points_written: u64,
-    /// Those of them that replaced a point of the same series and timestamp.
+    /// Those that were found to be replaced by a later one of the same series and timestamp before they got to a segment.
     pub points_replaced: u64,
     /// Writes, and new series, that found no room and were not let wait.
     pub busy: u64,
@@ -132,4 +191,8 @@ pub struct Stats {
     pub sync_micros: u64,
     /// The longest of them, microseconds.
     pub sync_micros_max: u64,
+    /// Times that points went from memory to segments.
+    pub flushes: u64,
+    /// Times that segments were merged.
+    pub compactions: u64,
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use slung_model::SeriesId;
 
 use crate::disk::Disk;
-use crate::error::Failure;
 use crate::pieces::{Part, Piece, SeriesReader};
-use crate::segment::{CHUNK_POINTS_MAX, ChunkMeta, Columns, Damage, Effort, Segment, SegmentMeta, SegmentWriter};
-use crate::{Error, segment_name};
+use crate::segment::{CHUNK_POINTS_MAX, ChunkMeta, Columns, Effort, Segment, SegmentMeta, SegmentWriter};
+use crate::{Damage, Error, segment_name};
 
 /// How many segments one flush or compaction writes at most. Whoever sends points of a thousand different weeks gets one
 /// segment for the newest weeks each, and one for all of the others: no flood of files.
@@ -74,11 +73,19 @@ pub(crate) struct Output<'a> {
     filling: Option<(SeriesId, i64, u64)>,
     chunk: Columns,
     payload: Vec<u8>,
+    pause: &'a dyn Fn() -> Result<(), Error>,
     finished: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(crate) fn new(disk: &'a Disk, generation: u64, cuts: Cuts, effort: Effort) -> Self {
+    /// `pause` is called after each chunk.
+    pub(crate) fn new(
+        disk: &'a Disk,
+        generation: u64,
+        cuts: Cuts,
+        effort: Effort,
+        pause: &'a dyn Fn() -> Result<(), Error>,
+    ) -> Self {
         Self {
             disk,
             generation,
@@ -89,11 +96,12 @@ impl<'a> Output<'a> {
             filling: None,
             chunk: Columns::default(),
             payload: Vec::new(),
+            pause,
             finished: false,
         }
     }
 
-    /// Takes all that a reader of one series gives; series come by rising ids. Answers how many points that were.
+    /// Takes all that a reader of one series gives; series come by rising ids.
     pub(crate) fn take(
         &mut self,
         series: SeriesId,
@@ -129,10 +137,10 @@ impl<'a> Output<'a> {
         let mut payload = std::mem::take(&mut self.payload);
         let read = crate::pieces::intact(segment.payload(chunk, &mut payload), damage)?;
         if read.is_some() {
-            self.writer(self.cuts.partition(chunk.summary.start()))?.copy(chunk, &payload).map_err(Error::failed)?;
+            self.writer(self.cuts.partition(chunk.summary.start()))?.copy(chunk, &payload)?;
         }
         self.payload = payload;
-        Ok(())
+        (self.pause)()
     }
 
     fn add(&mut self, series: SeriesId, timestamps: &[i64], values: &[f64], last_seq: u64) -> Result<(), Error> {
@@ -149,7 +157,8 @@ impl<'a> Output<'a> {
                 // A block that came in order: no need to copy it first.
                 let effort = self.effort;
                 let writer = self.writer(partition)?;
-                writer.add(series, last_seq, &timestamps[..taken], &values[..taken], effort).map_err(Error::failed)?;
+                writer.add(series, last_seq, &timestamps[..taken], &values[..taken], effort)?;
+                (self.pause)()?;
             } else {
                 self.filling = Some((series, partition, last_seq));
                 self.chunk.timestamps.extend_from_slice(&timestamps[..taken]);
@@ -168,11 +177,11 @@ impl<'a> Output<'a> {
         let chunk = std::mem::take(&mut self.chunk);
         let effort = self.effort;
         let writer = self.writer(partition)?;
-        writer.add(series, last_seq, &chunk.timestamps, &chunk.values, effort).map_err(Error::failed)?;
+        writer.add(series, last_seq, &chunk.timestamps, &chunk.values, effort)?;
         self.chunk = chunk;
         self.chunk.timestamps.clear();
         self.chunk.values.clear();
-        Ok(())
+        (self.pause)()
     }
 
     fn writer(&mut self, partition: i64) -> Result<&mut SegmentWriter, Error> {
@@ -184,7 +193,7 @@ impl<'a> Output<'a> {
                 let path = self.disk.dir.join(segment_name(number));
                 self.written.push(path.clone());
                 let writer = SegmentWriter::create(&*self.disk.vfs, &path, self.disk.store_id, number, self.generation);
-                Ok(entry.insert(writer.map_err(Error::failed)?))
+                Ok(entry.insert(writer?))
             }
         }
     }
@@ -198,7 +207,7 @@ impl<'a> Output<'a> {
     pub(crate) fn finish(mut self) -> Result<Vec<Arc<Segment>>, Error> {
         let mut metas: Vec<SegmentMeta> = Vec::new();
         for (_, writer) in std::mem::take(&mut self.writers) {
-            metas.push(writer.finish().map_err(Error::failed)?);
+            metas.push(writer.finish()?);
         }
         if !metas.is_empty() {
             self.disk.sync_dir()?;

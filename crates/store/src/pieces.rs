@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use slung_model::{Summary, TimeRange};
 
-use crate::Error;
+use crate::damage::ReadError;
 use crate::memory::Block;
-use crate::segment::{ChunkMeta, Columns, Damage, ReadError, Segment};
+use crate::segment::{ChunkMeta, Columns, Segment};
+use crate::{Damage, Error};
 
 /// How many merged points are given at once.
 const RUN_POINTS: usize = crate::segment::CHUNK_POINTS_MAX;
@@ -74,7 +75,7 @@ pub(crate) fn intact<T>(read: Result<T, ReadError>, damage: &mut Vec<Damage>) ->
             damage.push(found);
             Ok(None)
         }
-        Err(ReadError::Failed(error)) => Err(error),
+        Err(other) => Err(other.into()),
     }
 }
 

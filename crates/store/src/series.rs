@@ -8,11 +8,11 @@ use slung_model::{Catalogue, SeriesId, SeriesKey, TimeRange};
 
 use crate::disk::Disk;
 use crate::error::Failure;
+use crate::manifest;
 use crate::format::{self, Entry, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RECORD_HEADER_BYTES};
 use crate::records::{self, Beginning, Found, Records};
-use crate::segment::Damage;
 use crate::vfs::{File, Vfs};
-use crate::{Error, series_name};
+use crate::{Damage, Error, series_name};
 
 /// A record ends when it has so many bytes, so that neither writing nor reading takes much memory.
 const RECORD_BYTES: usize = 1 << 20;
@@ -59,12 +59,9 @@ fn identity(store_id: u64) -> LogId {
 }
 
 impl SeriesFile {
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// What the manifest says of it.
+    pub(crate) fn place(&self, count: u32) -> manifest::SeriesFile {
+        manifest::SeriesFile { number: self.number, bytes: self.bytes, count }
     }
 
     /// Without a file, as in a new store, or where the next definitions shall go to a new one.
@@ -77,13 +74,12 @@ impl SeriesFile {
         vfs: &dyn Vfs,
         dir: &Path,
         store_id: u64,
-        number: u64,
-        bytes: u64,
-        count: u32,
+        place: manifest::SeriesFile,
         catalogue: &mut Catalogue,
         damage: &mut Vec<Damage>,
         read_only: bool,
     ) -> Result<Self, Error> {
+        let manifest::SeriesFile { number, bytes, count } = place;
         if count == 0 {
             return Ok(Self::none());
         }
@@ -154,7 +150,7 @@ impl SeriesFile {
                 }
                 Err(failure) if failure.source.kind() == std::io::ErrorKind::StorageFull && failure.doing != "syncing" => {
                     self.file = Some(file);
-                    return Err(Error::failed(failure));
+                    return Err(failure.into());
                 }
                 // What is on the disk is unknown: all of it goes to a new file.
                 Err(_) => {}
@@ -170,7 +166,7 @@ impl SeriesFile {
             }
             Err(failure) => {
                 crate::output::remove(disk, &path);
-                Err(Error::failed(failure))
+                Err(failure.into())
             }
         }
     }

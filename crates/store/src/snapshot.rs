@@ -3,28 +3,53 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use slung_model::{Aggregate, Point, Seq, SeriesId, TimeRange};
+use slung_model::{Aggregate, Op, Point, Seq, SeriesId, Sketch, Spread, TimeRange};
 
-use crate::memory::{Block, Memory};
+use crate::commit::{Frozen, State};
+use crate::memory::Block;
+use crate::pieces::{Part, Piece, SeriesReader, within};
+use crate::recover::concerns;
+use crate::version::Version;
+use crate::{Damage, Error};
 
 /// What [`crate::Store::snapshot`] took: all points of the asked series and range that had been written up to
-/// [`Snapshot::seq`], and nothing later. It needs no lock and may be kept; blocks of which a later write changes a point
-/// are then copied first.
-#[derive(Debug, Clone)]
+/// [`Snapshot::seq`], and nothing later. It needs no lock and may be kept, also when the store has merged or deleted what it
+/// reads; blocks in memory of which a later write changes a point are then copied first.
+///
+/// Reading it reads from disk, as far as the points are there. What is damaged is left out: ask [`Snapshot::damage`] when
+/// done, and take the answer for a partial one where that is not empty.
+#[derive(Debug)]
 pub struct Snapshot {
     seq: Seq,
     range: TimeRange,
-    /// Rising by series.
-    series: Vec<(SeriesId, Vec<Arc<Block>>)>,
+    /// Rising, each once.
+    series: Vec<SeriesId>,
+    /// Of each series, in the same order.
+    active: Vec<Vec<Arc<Block>>>,
+    frozen: Option<Arc<Frozen>>,
+    version: Arc<Version>,
+    damage: Mutex<Vec<Damage>>,
+}
+
+/// The values of one stretch of time, of all series together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    /// The first microsecond that belongs to it.
+    pub start: i64,
+    /// What is in it.
+    pub spread: Spread,
 }
 
 impl Snapshot {
     /// `series` rises, each once.
-    pub(crate) fn take(memory: &Memory, seq: Seq, series: &[SeriesId], range: TimeRange) -> Self {
-        let blocks = |id: &SeriesId| Some((*id, memory.blocks(id.index(), range))).filter(|(_, b)| !b.is_empty());
-        Self { seq, range, series: series.iter().filter_map(blocks).map(|(id, b)| (id, b.to_vec())).collect() }
+    pub(crate) fn take(state: &State, series: Vec<SeriesId>, range: TimeRange) -> Self {
+        let version = Arc::clone(&state.version);
+        let range = TimeRange { start: range.start.max(version.floor), ..range };
+        let active = series.iter().map(|id| state.memory.blocks(*id, range).cloned().collect()).collect();
+        let frozen = state.frozen.clone();
+        Self { seq: state.last(), range, series, active, frozen, version, damage: Mutex::default() }
     }
 
     /// The last point that had been written when it was taken, of whatever series.
@@ -32,98 +57,428 @@ impl Snapshot {
         self.seq
     }
 
-    /// Count, sum, minimum and maximum of the points. Blocks that lie inside the range are answered from their summaries.
-    pub fn aggregate(&self) -> Aggregate {
-        let mut all = Aggregate::EMPTY;
-        for block in self.series.iter().flat_map(|(_, blocks)| blocks) {
-            all.merge(&block.aggregate(self.range));
+    /// What is missing in the answers so far, because it is damaged: what this snapshot came across, and what was lost before
+    /// and may have been of its series and range. Empty where the answers are complete.
+    pub fn damage(&self) -> Vec<Damage> {
+        let lost = self.version.lost.iter().filter(|damage| concerns(damage, &self.series, self.range));
+        lost.chain(self.found().iter()).cloned().collect()
+    }
+
+    fn found(&self) -> MutexGuard<'_, Vec<Damage>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, damage: Vec<Damage>) {
+        let mut found = self.found();
+        for damage in damage {
+            if !found.contains(&damage) {
+                found.push(damage);
+            }
         }
-        all
+    }
+
+    /// The pieces of the series with that index, in the order of writing.
+    fn pieces(&self, index: usize, damage: &mut Vec<Damage>) -> Result<Vec<Piece>, Error> {
+        let series = self.series[index];
+        let mut pieces = Vec::new();
+        self.version.pieces(series, self.range, &mut pieces, damage)?;
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.memory.blocks(series, self.range));
+        pieces.extend(frozen.chain(&self.active[index]).map(|block| Piece::Memory(Arc::clone(block))));
+        Ok(pieces)
+    }
+
+    /// Hands every part of every series to `take`, series by series and in the order of time; pieces as a whole where
+    /// `whole` wants them so.
+    fn visit(
+        &self,
+        mut whole: impl FnMut(&Piece) -> bool,
+        mut take: impl FnMut(SeriesId, Part<'_>),
+    ) -> Result<(), Error> {
+        let mut damage = Vec::new();
+        let mut visit = || {
+            for (index, series) in self.series.iter().enumerate() {
+                let mut reader = SeriesReader::new(self.pieces(index, &mut damage)?, self.range);
+                while let Some(part) = reader.next(&mut whole, &mut damage)? {
+                    take(*series, part);
+                }
+            }
+            Ok(())
+        };
+        let visited = visit();
+        self.note(damage);
+        visited
+    }
+
+    /// Count, sum, minimum and maximum of the points. Chunks and blocks that lie inside the range are answered from their
+    /// summaries.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn aggregate(&self) -> Result<Aggregate, Error> {
+        let mut all = Aggregate::EMPTY;
+        self.visit(
+            |_| true,
+            |_, part| match part {
+                Part::Whole(piece) => all.merge(piece.summary().aggregate()),
+                Part::Points { values, .. } => all.merge(&Aggregate::of_slice(values)),
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// Count, sum, minimum, maximum and standard deviation of the points.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn spread(&self) -> Result<Spread, Error> {
+        let mut all = Spread::EMPTY;
+        self.visit(
+            |_| true,
+            |_, part| match part {
+                Part::Whole(piece) => all.merge(piece.summary().spread()),
+                Part::Points { values, .. } => all.merge(&Spread::of(values)),
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// By how much the series, as counters, went up per second, all together; `None` where none has two points. Also how many
+    /// points there are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn rate(&self) -> Result<(Option<f64>, u64), Error> {
+        let mut rates = Aggregate::EMPTY;
+        let mut count = 0;
+        let mut current: Option<(SeriesId, slung_model::Increase)> = None;
+        let finish = |current: &mut Option<(SeriesId, slung_model::Increase)>, rates: &mut Aggregate| {
+            if let Some(rate) = current.take().and_then(|(_, increase)| increase.rate()) {
+                rates.push(rate);
+            }
+        };
+        self.visit(
+            |_| true,
+            |series, part| {
+                let increase = match &part {
+                    Part::Whole(piece) => {
+                        count += piece.summary().count();
+                        Some(*piece.summary().increase())
+                    }
+                    Part::Points { timestamps, values, .. } => {
+                        count += timestamps.len() as u64;
+                        slung_model::Increase::of(timestamps, values)
+                    }
+                };
+                let Some(increase) = increase else { return };
+                match &mut current {
+                    Some((same, before)) if *same == series => before.merge_later(&increase),
+                    _ => {
+                        finish(&mut current, &mut rates);
+                        current = Some((series, increase));
+                    }
+                }
+            },
+        )?;
+        finish(&mut current, &mut rates);
+        Ok((rates.value(Op::Sum), count))
+    }
+
+    /// The values' distribution. Reads every point.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn sketch(&self) -> Result<Sketch, Error> {
+        let mut sketch = Sketch::default();
+        self.visit(
+            |_| false,
+            |_, part| {
+                if let Part::Points { values, .. } = part {
+                    values.iter().for_each(|value| sketch.push(*value));
+                }
+            },
+        )?;
+        Ok(sketch)
+    }
+
+    /// The points in stretches of `every` microseconds, counted from 1970, that have any, by rising time: at most
+    /// `buckets_max` of them, from the earliest on. In one pass; chunks that lie inside of one stretch are answered from
+    /// their summaries.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    ///
+    /// # Panics
+    /// Where `every` is not above 0.
+    pub fn buckets(&self, every: i64, buckets_max: usize) -> Result<Vec<Bucket>, Error> {
+        assert!(every > 0, "a stretch of time has a length");
+        let mut buckets: std::collections::BTreeMap<i64, Spread> = std::collections::BTreeMap::new();
+        let number = |timestamp: i64| timestamp.div_euclid(every);
+        let mut add = |number: i64, spread: &Spread| {
+            let is_beyond = |last: &i64| number > *last;
+            if buckets.len() == buckets_max && buckets.keys().next_back().is_none_or(is_beyond) {
+                return;
+            }
+            buckets.entry(number).or_default().merge(spread);
+            if buckets.len() > buckets_max {
+                buckets.pop_last();
+            }
+        };
+        self.visit(
+            |piece| number(piece.start()) == number(piece.end()),
+            |_, part| match part {
+                Part::Whole(piece) => add(number(piece.start()), piece.summary().spread()),
+                Part::Points { mut timestamps, mut values, .. } => {
+                    while let Some(&first) = timestamps.first() {
+                        let bucket = number(first);
+                        let inside = timestamps.partition_point(|&timestamp| number(timestamp) == bucket);
+                        add(bucket, &Spread::of(&values[..inside]));
+                        (timestamps, values) = (&timestamps[inside..], &values[inside..]);
+                    }
+                }
+            },
+        )?;
+        Ok(buckets.into_iter().map(|(number, spread)| Bucket { start: number.saturating_mul(every), spread }).collect())
     }
 
     /// The point with the greatest timestamp; of several series with the same, the one that was written last. `None` where
-    /// there is no point.
-    pub fn last(&self) -> Option<Point> {
-        let last = |(id, blocks): &(SeriesId, Vec<Arc<Block>>)| {
-            // The last block overlaps the range, but its points may lie on both sides of it.
-            let (block, at) =
-                blocks.iter().rev().find_map(|block| Some((block, block.within(self.range).next_back()?)))?;
-            Some((*id, block.point(at)))
-        };
-        let newest = self.series.iter().filter_map(last).max_by_key(|&(_, (timestamp, _, seq))| (timestamp, seq));
-        newest.map(|(series, (timestamp, value, _))| Point { series, timestamp, value })
+    /// there is no point. Where the range ends before the newest points of those series, "written last" is known by their
+    /// chunks and not by the points themselves.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn last(&self) -> Result<Option<Point>, Error> {
+        let mut newest: Option<(i64, u64, Point)> = None;
+        let mut damage = Vec::new();
+        for index in 0..self.series.len() {
+            if let Some((timestamp, value, seq)) = self.end_of(index, End::Last, &mut damage)? {
+                let point = Point { series: self.series[index], timestamp, value };
+                if newest.is_none_or(|(time, place, _)| (timestamp, seq) >= (time, place)) {
+                    newest = Some((timestamp, seq, point));
+                }
+            }
+        }
+        self.note(damage);
+        Ok(newest.map(|(_, _, point)| point))
     }
 
-    /// Every point, by timestamp, those of one timestamp by series.
-    pub fn points(&self) -> impl Iterator<Item = Point> {
-        Merge(self.series.iter().filter_map(|(id, blocks)| Cursor::new(*id, blocks, self.range)).collect())
+    /// The point with the smallest timestamp; of several series with the same, that of the series which was known first.
+    /// `None` where there is no point.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails.
+    pub fn first(&self) -> Result<Option<Point>, Error> {
+        let mut oldest: Option<Point> = None;
+        let mut damage = Vec::new();
+        for index in 0..self.series.len() {
+            if let Some((timestamp, value, _)) = self.end_of(index, End::First, &mut damage)?
+                && oldest.is_none_or(|oldest| timestamp < oldest.timestamp)
+            {
+                oldest = Some(Point { series: self.series[index], timestamp, value });
+            }
+        }
+        self.note(damage);
+        Ok(oldest)
     }
+
+    /// The first or the last point of one series, with its place in the order of writes. Reads the points of pieces only
+    /// where the range cuts them.
+    fn end_of(&self, index: usize, end: End, damage: &mut Vec<Damage>) -> Result<Option<(i64, f64, u64)>, Error> {
+        let mut best: Option<(i64, f64, u64)> = None;
+        let is_better = |timestamp: i64, best: &Option<(i64, f64, u64)>| match (end, best) {
+            (_, None) => true,
+            // Of the same time the later piece counts.
+            (End::First, Some((time, ..))) => timestamp <= *time,
+            (End::Last, Some((time, ..))) => timestamp >= *time,
+        };
+        for piece in self.pieces(index, damage)? {
+            let (outer, inside) = match end {
+                End::First => (piece.start(), piece.start() >= self.range.start),
+                End::Last => (piece.end(), piece.end() <= self.range.end),
+            };
+            let can_be = match end {
+                End::First => outer.max(self.range.start),
+                End::Last => outer.min(self.range.end),
+            };
+            if !is_better(can_be, &best) {
+                continue;
+            }
+            if inside {
+                let summary = piece.summary();
+                let value = if end == End::First { summary.first() } else { summary.last() };
+                best = Some((outer, value, piece.last_seq()));
+                continue;
+            }
+            let Some(points) = piece.load(damage)? else { continue };
+            let columns = points.columns();
+            let mut within = within(&columns.timestamps, self.range);
+            let at = if end == End::First { within.next() } else { within.next_back() };
+            if let Some(at) = at.filter(|at| is_better(columns.timestamps[*at], &best)) {
+                best = Some((columns.timestamps[at], columns.values[at], piece.last_seq()));
+            }
+        }
+        Ok(best)
+    }
+
+    /// Every point, series by series in the order of their ids, those of a series by time. Memory for no more than the pieces
+    /// of one series that overlap at one time, however many points there are.
+    pub fn scan(&self) -> impl Iterator<Item = Result<Point, Error>> {
+        Scan { snapshot: self, next: 0, cursor: None }
+    }
+
+    /// Every point, by timestamp, those of one timestamp by series. Holds of each series what [`Snapshot::scan`] holds of
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails, before the first point. Then, as an item, before the iterator ends.
+    pub fn points(&self) -> Result<impl Iterator<Item = Result<Point, Error>>, Error> {
+        let mut cursors = BinaryHeap::new();
+        for index in 0..self.series.len() {
+            if let Some(cursor) = Cursor::new(self, index)? {
+                cursors.push(cursor);
+            }
+        }
+        Ok(Merge { snapshot: self, cursors })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
 }
 
 /// Where the reading of one series stands: always at a point.
-struct Cursor<'a> {
+struct Cursor {
     series: SeriesId,
-    timestamp: i64,
-    block: &'a Block,
-    within: std::ops::Range<usize>,
-    later: std::slice::Iter<'a, Arc<Block>>,
-    range: TimeRange,
+    reader: SeriesReader,
+    /// What the reader gave last, from the next point on. Only what is in the range is kept of a chunk.
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+    at: usize,
 }
 
-impl<'a> Cursor<'a> {
-    fn new(series: SeriesId, blocks: &'a [Arc<Block>], range: TimeRange) -> Option<Self> {
-        let mut later = blocks.iter();
-        let block = later.next()?;
-        let mut cursor = Self { series, timestamp: 0, block, within: block.within(range), later, range };
-        cursor.settle().then_some(cursor)
+impl Cursor {
+    fn new(snapshot: &Snapshot, index: usize) -> Result<Option<Self>, Error> {
+        let mut damage = Vec::new();
+        let pieces = snapshot.pieces(index, &mut damage)?;
+        snapshot.note(damage);
+        let mut cursor = Self {
+            series: snapshot.series[index],
+            reader: SeriesReader::new(pieces, snapshot.range),
+            timestamps: Vec::new(),
+            values: Vec::new(),
+            at: 0,
+        };
+        Ok(cursor.settle(snapshot)?.then_some(cursor))
     }
 
     /// Goes to the point that stands first in what is left. Whether there is one.
-    fn settle(&mut self) -> bool {
-        while self.within.is_empty() {
-            let Some(block) = self.later.next() else { return false };
-            self.block = block;
-            self.within = block.within(self.range);
+    fn settle(&mut self, snapshot: &Snapshot) -> Result<bool, Error> {
+        if self.at < self.timestamps.len() {
+            return Ok(true);
         }
-        self.timestamp = self.block.point(self.within.start).0;
-        true
+        let mut damage = Vec::new();
+        let part = self.reader.next(|_| false, &mut damage);
+        snapshot.note(damage);
+        let Some(Part::Points { timestamps, values, .. }) = part? else { return Ok(false) };
+        self.at = 0;
+        self.timestamps.clear();
+        self.timestamps.extend_from_slice(timestamps);
+        self.values.clear();
+        self.values.extend_from_slice(values);
+        Ok(true)
+    }
+
+    fn point(&self) -> Point {
+        Point { series: self.series, timestamp: self.timestamps[self.at], value: self.values[self.at] }
     }
 }
 
-impl Ord for Cursor<'_> {
+struct Scan<'a> {
+    snapshot: &'a Snapshot,
+    next: usize,
+    cursor: Option<Cursor>,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Point, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(cursor) = &mut self.cursor {
+                match cursor.settle(self.snapshot) {
+                    Ok(true) => {
+                        let point = cursor.point();
+                        cursor.at += 1;
+                        return Some(Ok(point));
+                    }
+                    Ok(false) => self.cursor = None,
+                    Err(error) => {
+                        (self.cursor, self.next) = (None, usize::MAX);
+                        return Some(Err(error));
+                    }
+                }
+            }
+            if self.next >= self.snapshot.series.len() {
+                return None;
+            }
+            self.next += 1;
+            match Cursor::new(self.snapshot, self.next - 1) {
+                Ok(cursor) => self.cursor = cursor,
+                Err(error) => {
+                    self.next = usize::MAX;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Ord for Cursor {
     /// The one to be read next is the greatest, as the heap wants it.
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.timestamp, other.series).cmp(&(self.timestamp, self.series))
+        let place = |cursor: &Self| (cursor.timestamps[cursor.at], cursor.series);
+        place(other).cmp(&place(self))
     }
 }
 
-impl PartialOrd for Cursor<'_> {
+impl PartialOrd for Cursor {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Cursor<'_> {
+impl PartialEq for Cursor {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Cursor<'_> {}
+impl Eq for Cursor {}
 
-struct Merge<'a>(BinaryHeap<Cursor<'a>>);
+struct Merge<'a> {
+    snapshot: &'a Snapshot,
+    cursors: BinaryHeap<Cursor>,
+}
 
 impl Iterator for Merge<'_> {
-    type Item = Point;
+    type Item = Result<Point, Error>;
 
-    fn next(&mut self) -> Option<Point> {
-        let mut cursor = self.0.peek_mut()?;
-        let (timestamp, value, _) = cursor.block.point(cursor.within.start);
-        let point = Point { series: cursor.series, timestamp, value };
-        cursor.within.start += 1;
-        if !cursor.settle() {
-            PeekMut::pop(cursor);
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut cursor = self.cursors.peek_mut()?;
+        let point = cursor.point();
+        cursor.at += 1;
+        match cursor.settle(self.snapshot) {
+            Ok(true) => {}
+            Ok(false) => {
+                PeekMut::pop(cursor);
+            }
+            Err(error) => {
+                PeekMut::pop(cursor);
+                self.cursors.clear();
+                return Some(Err(error));
+            }
         }
-        Some(point)
+        Some(Ok(point))
     }
 }

@@ -6,7 +6,8 @@ use slung_model::{SeriesId, TimeRange};
 
 use crate::Error;
 use crate::pieces::{Piece, intact};
-use crate::segment::{Damage, Segment};
+use crate::Damage;
+use crate::segment::Segment;
 
 #[derive(Debug, Default)]
 pub(crate) struct Version {
