@@ -6,7 +6,7 @@ use slung_model::{Quantile, Sketch};
 const PERCENTS: [&str; 10] = ["0.001", "1", "10", "25", "50", "75", "90", "99", "99.9", "99.999"];
 
 fn quantile(percent: &str) -> Quantile {
-    Quantile::from_percent(percent).unwrap()
+    Quantile::from_percent(percent).expect("a percentage")
 }
 
 fn of(values: &[f64]) -> Sketch {

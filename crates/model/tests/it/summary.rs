@@ -33,7 +33,7 @@ const LAST: usize = 10;
 const INCREASE: usize = 11;
 
 fn sample() -> Summary {
-    Summary::of(&[-5, 10, 20], &[2.0, 4.0, 3.0]).unwrap()
+    Summary::of(&[-5, 10, 20], &[2.0, 4.0, 3.0]).expect("there are points")
 }
 
 #[test]
