@@ -503,6 +503,22 @@ impl Shared {
         self.tell(self.durable());
     }
 
+    /// For a store without threads, which is only read.
+    pub(crate) fn read_only(&self) {
+        let source = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        let failure = Failure { doing: "opened for reading alone:", path: self.disk.dir.clone(), offset: 0, source };
+        self.lock().failure = Some(Arc::new(failure));
+    }
+
+    /// # Errors
+    /// [`Error::ReadOnly`] where nothing may be changed.
+    pub(crate) fn check_not_read_only(&self) -> Result<(), Error> {
+        match self.lock().failure() {
+            Some(failure) => Err(Error::ReadOnly { failure }),
+            None => Ok(()),
+        }
+    }
+
     /// There may be room again for who waits for it.
     pub(crate) fn made_room(&self) {
         self.progress.notify_all();

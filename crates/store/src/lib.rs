@@ -1,30 +1,50 @@
-//! Keeps series and points: durable in a log, fast to ask in memory.
+//! Keeps series and points: durable in a log, small in segments, fast to ask.
 
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod commit;
-#[allow(dead_code, reason = "the store does not write segments yet")]
 mod damage;
+mod disk;
 mod error;
-#[allow(dead_code, reason = "the store does not write segments yet")]
 mod fields;
 mod format;
 mod log;
-#[allow(dead_code, reason = "the store does not write segments yet")]
 mod manifest;
 mod memory;
 mod options;
-#[allow(dead_code, unused_imports, reason = "the store does not write segments yet")]
+mod output;
+mod pieces;
+mod records;
+mod recover;
 mod segment;
+mod series;
 pub mod sim;
 mod snapshot;
 mod store;
+mod upkeep;
+mod version;
 mod vfs;
+mod work;
 
 pub use damage::Damage;
 pub use error::{Error, Failure};
 pub use options::{Options, Recovery, Stats, Trimmed};
-pub use snapshot::Snapshot;
-pub use store::Store;
+pub use snapshot::{Bucket, Snapshot};
+pub use store::{Deleted, Store};
 pub use vfs::{File, Lock, OsVfs, Vfs};
+
+/// The name of the manifest.
+const MANIFEST: &str = "manifest";
+/// The directory for what is damaged.
+const QUARANTINE: &str = "quarantine";
+const SEGMENT_PREFIX: &str = "seg-";
+const SERIES_PREFIX: &str = "series-";
+
+fn segment_name(number: u64) -> String {
+    format!("{SEGMENT_PREFIX}{number:08}")
+}
+
+fn series_name(number: u64) -> String {
+    format!("{SERIES_PREFIX}{number:08}")
+}

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use slung_model::{Point, SeriesId, Summary, TimeRange};
 
-use crate::segment::{CHUNK_POINTS_MAX, Columns};
+use crate::segment::CHUNK_POINTS_MAX;
 
 /// How many points a block has at most: as many as a chunk, so that a block that came in order becomes a chunk as it is.
 const BLOCK_POINTS_MAX: usize = CHUNK_POINTS_MAX;
@@ -13,11 +13,18 @@ const BLOCK_POINTS_MAX: usize = CHUNK_POINTS_MAX;
 const BLOCK_BYTES: usize = 280;
 const POINT_BYTES: usize = size_of::<i64>() + size_of::<f64>();
 
+/// Timestamps and values, as many of the one as of the other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Points {
+    pub(crate) timestamps: Vec<i64>,
+    pub(crate) values: Vec<f64>,
+}
+
 /// Some points of one series, in the order in which they were written; of several with one timestamp the last one counts.
 /// Never empty once it is in a series.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
-    columns: Columns,
+    columns: Points,
     /// Timestamps rise, each there once.
     in_order: bool,
     /// It takes no more points.
@@ -27,14 +34,14 @@ pub(crate) struct Block {
     /// The place of the newest point in the order of writes.
     last_seq: u64,
     /// What both of these are made of is there when they are asked for; a block that changes forgets them.
-    ordered: OnceLock<Box<Columns>>,
+    ordered: OnceLock<Box<Points>>,
     summary: OnceLock<Box<Summary>>,
 }
 
 impl Block {
     fn new(first: &Point) -> Self {
         Self {
-            columns: Columns::default(),
+            columns: Points::default(),
             in_order: true,
             closed: false,
             start: first.timestamp,
@@ -66,14 +73,14 @@ impl Block {
     }
 
     /// The points by rising timestamps, each timestamp once.
-    pub(crate) fn columns(&self) -> &Columns {
+    pub(crate) fn columns(&self) -> &Points {
         if self.in_order { &self.columns } else { self.ordered.get_or_init(|| Box::new(in_order(&self.columns))) }
     }
 
     /// Over all points.
     pub(crate) fn summary(&self) -> &Summary {
         self.summary.get_or_init(|| {
-            let Columns { timestamps, values, .. } = self.columns();
+            let Points { timestamps, values } = self.columns();
             Box::new(Summary::of(timestamps, values).expect("a block is never empty"))
         })
     }
@@ -133,7 +140,7 @@ impl Block {
 }
 
 /// The same points by rising timestamps, of several with one timestamp the last one.
-fn in_order(columns: &Columns) -> Columns {
+fn in_order(columns: &Points) -> Points {
     let mut points: Vec<(i64, f64)> =
         std::iter::zip(columns.timestamps.iter().copied(), columns.values.iter().copied()).collect();
     // Stable, and quick where most of it is in order already.
@@ -145,7 +152,7 @@ fn in_order(columns: &Columns) -> Columns {
             values.push(value);
         }
     }
-    Columns { timestamps, values, ..Columns::default() }
+    Points { timestamps, values }
 }
 
 /// The points of all series that were written since the last flush; ids count up from 0.
@@ -250,7 +257,7 @@ mod tests {
     fn contents(memory: &Memory, series: u32) -> BTreeMap<i64, f64> {
         let mut all = BTreeMap::new();
         for block in memory.blocks(SeriesId(series), TimeRange::ALL) {
-            let Columns { timestamps, values, .. } = block.columns();
+            let Points { timestamps, values } = block.columns();
             assert!((1..=BLOCK_POINTS_MAX).contains(&block.len()));
             assert!(timestamps.is_sorted_by(|a, b| a < b), "timestamps rise");
             assert_eq!((block.start(), block.end()), (timestamps[0], timestamps[timestamps.len() - 1]));
@@ -277,7 +284,7 @@ mod tests {
             for (at, batch) in batches.iter().enumerate() {
                 if at == held_at {
                     let blocks: Vec<Arc<Block>> = memory.blocks(SeriesId(0), TimeRange::ALL).cloned().collect();
-                    let before: Vec<Columns> = blocks.iter().map(|block| block.columns().clone()).collect();
+                    let before: Vec<Points> = blocks.iter().map(|block| block.columns().clone()).collect();
                     held = Some((blocks, before));
                 }
                 let points: Vec<Point> =
@@ -297,7 +304,7 @@ mod tests {
                 prop_assert_eq!(last.unwrap_or((i64::MIN, 0)), newest[series as usize]);
             }
             if let Some((blocks, before)) = held {
-                let after: Vec<Columns> = blocks.iter().map(|block| block.columns().clone()).collect();
+                let after: Vec<Points> = blocks.iter().map(|block| block.columns().clone()).collect();
                 prop_assert_eq!(before, after, "what somebody holds does not change");
             }
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use slung_model::SeriesId;
 
 use crate::disk::Disk;
+use crate::memory::Points;
 use crate::pieces::{Part, Piece, SeriesReader};
-use crate::segment::{CHUNK_POINTS_MAX, ChunkMeta, Columns, Effort, Segment, SegmentMeta, SegmentWriter};
+use crate::segment::{CHUNK_POINTS_MAX, ChunkMeta, Effort, Segment, SegmentMeta, SegmentWriter};
 use crate::{Damage, Error, segment_name};
 
 /// How many segments one flush or compaction writes at most. Whoever sends points of a thousand different weeks gets one
@@ -71,7 +72,7 @@ pub(crate) struct Output<'a> {
     written: Vec<PathBuf>,
     /// The chunk that is being filled: its series, its partition, the place of its last point in the order of writes.
     filling: Option<(SeriesId, i64, u64)>,
-    chunk: Columns,
+    chunk: Points,
     payload: Vec<u8>,
     pause: &'a dyn Fn() -> Result<(), Error>,
     finished: bool,
@@ -94,7 +95,7 @@ impl<'a> Output<'a> {
             writers: BTreeMap::new(),
             written: Vec::new(),
             filling: None,
-            chunk: Columns::default(),
+            chunk: Points::default(),
             payload: Vec::new(),
             pause,
             finished: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slung_model::{Summary, TimeRange};
 
 use crate::damage::ReadError;
-use crate::memory::Block;
+use crate::memory::{Block, Points};
 use crate::segment::{ChunkMeta, Columns, Segment};
 use crate::{Damage, Error};
 
@@ -14,7 +14,7 @@ use crate::{Damage, Error};
 const RUN_POINTS: usize = crate::segment::CHUNK_POINTS_MAX;
 
 /// Some points of one series, in time order, each timestamp once.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Piece {
     Memory(Arc<Block>),
     Disk(Arc<Segment>, ChunkMeta),
@@ -87,10 +87,17 @@ pub(crate) enum Loaded {
 }
 
 impl Loaded {
-    pub(crate) fn columns(&self) -> &Columns {
+    pub(crate) fn timestamps(&self) -> &[i64] {
         match self {
-            Self::Memory(block) => block.columns(),
-            Self::Disk(columns) => columns,
+            Self::Memory(block) => &block.columns().timestamps,
+            Self::Disk(columns) => &columns.timestamps,
+        }
+    }
+
+    pub(crate) fn values(&self) -> &[f64] {
+        match self {
+            Self::Memory(block) => &block.columns().values,
+            Self::Disk(columns) => &columns.values,
         }
     }
 }
@@ -103,7 +110,6 @@ pub(crate) fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<us
 }
 
 /// Reads the pieces of one series in time order.
-#[derive(Debug)]
 pub(crate) struct SeriesReader {
     /// By their start; the number says whose points replace those of others, the greater one's.
     pieces: Vec<(usize, Piece)>,
@@ -114,7 +120,7 @@ pub(crate) struct SeriesReader {
     open: Vec<Open>,
     /// One that is read alone.
     alone: Option<Loaded>,
-    merged: Columns,
+    merged: Points,
 }
 
 #[derive(Debug)]
@@ -127,7 +133,7 @@ struct Open {
 
 impl Open {
     fn head(&self) -> i64 {
-        self.points.columns().timestamps[self.within.start]
+        self.points.timestamps()[self.within.start]
     }
 }
 
@@ -152,7 +158,7 @@ impl SeriesReader {
         if !pieces.is_sorted_by_key(|(_, piece)| piece.start()) {
             pieces.sort_by_key(|(_, piece)| piece.start());
         }
-        Self { pieces, next: 0, range, open: Vec::new(), alone: None, merged: Columns::default() }
+        Self { pieces, next: 0, range, open: Vec::new(), alone: None, merged: Points::default() }
     }
 
     /// What comes next. `whole` says of a piece whether it is wanted as it is, rather than its points. Damaged pieces are
@@ -173,13 +179,13 @@ impl SeriesReader {
                     }
                     let last_seq = piece.last_seq();
                     self.alone = piece.load(damage)?;
-                    let timestamps = |loaded: &Loaded| within(&loaded.columns().timestamps, self.range);
-                    let within = self.alone.as_ref().map_or(0..0, timestamps);
+                    let Some(loaded) = &self.alone else { continue };
+                    let within = within(loaded.timestamps(), self.range);
                     if within.is_empty() {
                         continue;
                     }
-                    let columns = self.alone.as_ref().map(Loaded::columns).expect("it has points");
-                    let (timestamps, values) = (&columns.timestamps[within.clone()], &columns.values[within]);
+                    let loaded = self.alone.as_ref().expect("it has points");
+                    let (timestamps, values) = (&loaded.timestamps()[within.clone()], &loaded.values()[within]);
                     return Ok(Some(Part::Points { timestamps, values, last_seq }));
                 }
             }
@@ -207,7 +213,7 @@ impl SeriesReader {
             let mut winner = None;
             let mut limit = self.pieces.get(self.next).map(|(_, piece)| piece.start());
             for (index, open) in self.open.iter_mut().enumerate() {
-                let head = open.points.columns().timestamps[open.within.start];
+                let head = open.points.timestamps()[open.within.start];
                 if head != first {
                     limit = Some(limit.map_or(head, |limit| limit.min(head)));
                     continue;
@@ -227,19 +233,18 @@ impl SeriesReader {
             let room = RUN_POINTS - self.merged.timestamps.len();
             let open = &self.open[winner];
             last_seq = open.last_seq;
-            let columns = open.points.columns();
-            let rest = &columns.timestamps[open.within.clone()];
+            let rest = &open.points.timestamps()[open.within.clone()];
             let run = match limit {
                 Some(limit) => leap(rest, limit).max(1),
                 None => rest.len(),
             };
             let taken = open.within.start..open.within.start + run.min(room);
-            self.merged.timestamps.extend_from_slice(&columns.timestamps[taken.clone()]);
-            self.merged.values.extend_from_slice(&columns.values[taken.clone()]);
+            self.merged.timestamps.extend_from_slice(&open.points.timestamps()[taken.clone()]);
+            self.merged.values.extend_from_slice(&open.points.values()[taken.clone()]);
             for (index, open) in self.open.iter_mut().enumerate() {
                 if index == winner {
                     open.within.start = taken.end;
-                } else if open.points.columns().timestamps[open.within.start] == first {
+                } else if open.points.timestamps()[open.within.start] == first {
                     open.within.start += 1;
                 }
             }
@@ -261,7 +266,7 @@ impl SeriesReader {
             }
             self.next += 1;
             if let Some(points) = piece.load(damage)? {
-                let within = within(&points.columns().timestamps, self.range);
+                let within = within(points.timestamps(), self.range);
                 if !within.is_empty() {
                     self.open.push(Open { rank: *rank, last_seq: piece.last_seq(), points, within });
                 }

@@ -20,7 +20,6 @@ use crate::{Damage, Error};
 ///
 /// Reading it reads from disk, as far as the points are there. What is damaged is left out: ask [`Snapshot::damage`] when
 /// done, and take the answer for a partial one where that is not empty.
-#[derive(Debug)]
 pub struct Snapshot {
     seq: Seq,
     range: TimeRange,
@@ -309,11 +308,11 @@ impl Snapshot {
                 continue;
             }
             let Some(points) = piece.load(damage)? else { continue };
-            let columns = points.columns();
-            let mut within = within(&columns.timestamps, self.range);
+            let (timestamps, values) = (points.timestamps(), points.values());
+            let mut within = within(timestamps, self.range);
             let at = if end == End::First { within.next() } else { within.next_back() };
-            if let Some(at) = at.filter(|at| is_better(columns.timestamps[*at], &best)) {
-                best = Some((columns.timestamps[at], columns.values[at], piece.last_seq()));
+            if let Some(at) = at.filter(|at| is_better(timestamps[*at], &best)) {
+                best = Some((timestamps[at], values[at], piece.last_seq()));
             }
         }
         Ok(best)
@@ -338,6 +337,13 @@ impl Snapshot {
             }
         }
         Ok(Merge { snapshot: self, cursors })
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seq, range, series, .. } = self;
+        f.debug_struct("Snapshot").field("seq", seq).field("range", range).field("series", series).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,6 @@ use crate::pieces::{Piece, intact};
 use crate::Damage;
 use crate::segment::Segment;
 
-#[derive(Debug, Default)]
 pub(crate) struct Version {
     /// By rising generation: a later one's points replace those of earlier ones.
     segments: Vec<Arc<Segment>>,
