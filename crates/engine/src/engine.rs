@@ -1,16 +1,14 @@
 //! The join: one order for what is stored and what live queries see.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use slung_live::{HandleId, Live, Subscriber, WindowStats};
 use slung_model::{
-    AHEAD_MICROS_MAX, Aggregate, Clock, Increase, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, Sketch,
-    Spread, TimeRange, Window, validate_point,
+    AHEAD_MICROS_MAX, Clock, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange, Window, validate_point,
 };
-use slung_store::{Recovery, Snapshot, Store, Vfs};
+use slung_store::{Damage, Deleted, Recovery, Snapshot, Store, Vfs};
 
 use crate::Error;
 
@@ -36,7 +34,7 @@ impl Default for Options {
 }
 
 /// What a historical query answers.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
     /// What the query's operator gives, or the latest value for a raw query. `None` where there is no point, but for COUNT, which is 0 then.
@@ -119,7 +117,7 @@ impl Engine {
         dir: &Path,
         options: Options,
     ) -> Result<(Self, Recovery), Error> {
-        let (store, recovery) = Store::open(vfs, dir, options.store)?;
+        let (store, recovery) = Store::open(vfs, Arc::clone(&clock), dir, options.store)?;
         let commits = Arc::new(Commits::default());
         store.on_commit({
             let commits = Arc::clone(&commits);
@@ -203,35 +201,55 @@ impl Engine {
         Ok(seq)
     }
 
-    /// Answers a query over what is stored now.
+    /// Answers a query over what is stored now. It may read from disk, and takes its time then: some microseconds where
+    /// summaries answer it, 5 ms for a million points of which each value is needed.
     ///
     /// # Errors
-    /// None that the present store has; [`Error::Store`] is for one that reads from disk.
+    /// [`Error::Store`] where the system fails to read. What is damaged is no error: the answer is partial then.
     pub fn query(&self, query: &Query) -> Result<Answer, Error> {
         let range = query.time_range(self.clock.now_micros());
         let snapshot = self.store.snapshot(&self.store.select(query), range);
         self.queries.fetch_add(1, Ordering::Relaxed);
-        let of_one = |point: Option<Point>, latest: Option<Point>| {
-            let (value, count) = (point.map(|point| point.value), point.iter().len() as u64);
-            Answer { value, count, range, latest }
-        };
+        let mut answer = Answer { value: None, count: 0, range, latest: None, damage: Vec::new() };
         match query.op() {
             Op::Raw | Op::Last => {
-                let latest = snapshot.last();
-                return Ok(of_one(latest, latest));
+                answer.latest = snapshot.last()?;
+                answer.value = answer.latest.map(|point| point.value);
+                answer.count = answer.latest.iter().len() as u64;
             }
-            Op::First => return Ok(of_one(snapshot.points().next(), None)),
-            op @ (Op::StdDev | Op::Rate | Op::Quantile(_)) => {
-                let (value, count) = point_by_point(op, snapshot.points());
-                return Ok(Answer { value, count, range, latest: None });
+            Op::First => {
+                answer.value = snapshot.first()?.map(|point| point.value);
+                answer.count = answer.value.iter().len() as u64;
             }
-            _ => {}
+            Op::StdDev => {
+                let spread = snapshot.spread()?;
+                (answer.value, answer.count) = (spread.std_dev(), spread.aggregate().count());
+            }
+            Op::Rate => (answer.value, answer.count) = snapshot.rate()?,
+            Op::Quantile(quantile) => {
+                let sketch = snapshot.sketch()?;
+                (answer.value, answer.count) = (sketch.quantile(quantile), sketch.count());
+            }
+            op => {
+                let total = snapshot.aggregate()?;
+                if total.is_saturated() && matches!(op, Op::Sum | Op::Avg) {
+                    self.sums_saturated.fetch_add(1, Ordering::Relaxed);
+                }
+                (answer.value, answer.count) = (total.value(op), total.count());
+            }
         }
-        let total = snapshot.aggregate();
-        if total.is_saturated() && matches!(query.op(), Op::Sum | Op::Avg) {
-            self.sums_saturated.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(Answer { value: total.value(query.op()), count: total.count(), range, latest: None })
+        answer.damage = snapshot.damage();
+        Ok(answer)
+    }
+
+    /// Takes the points away that a query means, whatever its operator, for good, as [`Store::delete`] says. Live queries keep
+    /// what they have.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn delete(&self, query: &Query) -> Result<Deleted, Error> {
+        let range = query.time_range(self.clock.now_micros());
+        Ok(self.store.delete(&self.store.select(query), range)?)
     }
 
     /// A subscriber with queues as the options say.
@@ -252,26 +270,38 @@ impl Engine {
             return Ok(handle);
         }
         let ids = self.store.select(query);
-        let history = self.history(query.op(), window, &ids);
+        let history = self.history(query.op(), window, &ids)?;
         let series = ids.iter().filter_map(|id| Some((*id, self.store.key(*id)?)));
-        let points = history.iter().flat_map(Snapshot::points);
-        Ok(joined.live.subscribe(subscriber, query, series, points, self.clock.now_micros())?)
+        // The first error ends the points; what they have made is given back then.
+        let mut failed = None;
+        let points = match &history {
+            Some(history) => Some(history.points()?),
+            None => None,
+        };
+        let points = points.into_iter().flatten().map_while(|point| point.map_err(|error| failed = Some(error)).ok());
+        let handle = joined.live.subscribe(subscriber, query, series, points, self.clock.now_micros())?;
+        if let Some(error) = failed {
+            joined.live.unsubscribe(subscriber, handle);
+            return Err(error.into());
+        }
+        Ok(handle)
     }
 
     /// What a live query starts from.
-    fn history(&self, op: Op, window: Window, series: &[SeriesId]) -> Option<Snapshot> {
+    fn history(&self, op: Op, window: Window, series: &[SeriesId]) -> Result<Option<Snapshot>, Error> {
         let range = match window {
-            Window::Running => return None,
-            Window::Absolute(_) if op == Op::Raw => return None,
+            Window::Running => return Ok(None),
+            Window::Absolute(_) if op == Op::Raw => return Ok(None),
             Window::Absolute(range) => range,
             Window::Sliding { width_micros } => {
-                let end = self.store.snapshot(series, TimeRange::ALL).last()?.timestamp;
+                let Some(newest) = self.store.snapshot(series, TimeRange::ALL).last()? else { return Ok(None) };
+                let end = newest.timestamp;
                 // Of a raw query only where the window is.
                 let width = if op == Op::Raw { 0 } else { width_micros };
                 TimeRange { start: end.saturating_sub(width), end }
             }
         };
-        Some(self.store.snapshot(series, range))
+        Ok(Some(self.store.snapshot(series, range)))
     }
 
     /// Ends one of the subscriber's live queries, with what waits of it. Answers whether there was such a one.
@@ -380,32 +410,4 @@ impl Joined {
             self.announced += 1;
         }
     }
-}
-
-/// What STDDEV, RATE or a quantile answers, and over how many points; these come by timestamp.
-fn point_by_point(op: Op, points: impl Iterator<Item = Point>) -> (Option<f64>, u64) {
-    let mut count = 0;
-    let points = points.inspect(|_| count += 1);
-    let value = match op {
-        Op::StdDev => {
-            let mut spread = Spread::EMPTY;
-            points.for_each(|point| spread.push(point.value));
-            spread.std_dev()
-        }
-        Op::Quantile(quantile) => {
-            let mut sketch = Sketch::default();
-            points.for_each(|point| sketch.push(point.value));
-            sketch.quantile(quantile)
-        }
-        Op::Rate => {
-            let mut counters: BTreeMap<SeriesId, Increase> = BTreeMap::new();
-            for Point { series, timestamp, value } in points {
-                let counter = counters.entry(series);
-                counter.and_modify(|it| it.push(timestamp, value)).or_insert(Increase::new(timestamp, value));
-            }
-            Aggregate::of(counters.values().filter_map(Increase::rate)).value(Op::Sum)
-        }
-        _ => None,
-    };
-    (value, count)
 }

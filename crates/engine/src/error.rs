@@ -36,7 +36,7 @@ pub enum Error {
 impl From<slung_store::Error> for Error {
     fn from(error: slung_store::Error) -> Self {
         match error {
-            slung_store::Error::Busy { .. } => Self::Busy,
+            slung_store::Error::Busy => Self::Busy,
             error => Self::Store(error),
         }
     }

@@ -522,6 +522,7 @@ impl Shared {
     /// There may be room again for who waits for it.
     pub(crate) fn made_room(&self) {
         self.progress.notify_all();
+        self.tell(self.durable());
     }
 
     fn tell(&self, through: Seq) {

@@ -68,7 +68,9 @@ impl From<ReadError> for Error {
         match error {
             ReadError::Io(error) => error,
             ReadError::Damaged(Damage { path, offset, reason, .. }) => Self::Damaged { path, offset, reason },
-            ReadError::Newer { path, version } => Self::Newer { path, what: format!("a file of format version {version}") },
+            ReadError::Newer { path, version } => {
+                Self::Newer { path, what: format!("a file of format version {version}") }
+            }
         }
     }
 }

@@ -180,7 +180,8 @@ impl Disk {
             let needed = |file: &&Sealed| {
                 file.end.next_seq - 1 > manifest.flushed_through || file.end.series > manifest.series.count
             };
-            manifest.log_first = sealed.iter().find(needed).map_or(*current, |file| file.number).max(manifest.log_first);
+            manifest.log_first =
+                sealed.iter().find(needed).map_or(*current, |file| file.number).max(manifest.log_first);
         }
         manifest.floor = change.floor.map_or(manifest.floor, |floor| floor.max(manifest.floor));
         manifest.lost.extend(change.lost.iter().cloned());

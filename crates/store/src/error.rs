@@ -104,7 +104,9 @@ pub enum Error {
         value: f64,
     },
     /// More points in one write than can ever find room.
-    #[error("a write of {points} points, at most {points_max} fit at once (pending_bytes_max, memtable_bytes_max): send fewer")]
+    #[error(
+        "a write of {points} points, at most {points_max} fit at once (pending_bytes_max, memtable_bytes_max): send fewer"
+    )]
     BatchTooBig {
         /// How many there were.
         points: usize,

@@ -210,7 +210,8 @@ fn replay_file(
     }
     match last {
         Some((place, bytes)) => {
-            let length = usize::try_from(bytes).map_err(|_| Error::io("reading", &file.path)(ErrorKind::OutOfMemory.into()))?;
+            let length =
+                usize::try_from(bytes).map_err(|_| Error::io("reading", &file.path)(ErrorKind::OutOfMemory.into()))?;
             replayed.last.resize(length, 0);
             file.file.read_at(offset(place), &mut replayed.last).map_err(Error::io("reading", &file.path))?;
             replayed.last_place = place;

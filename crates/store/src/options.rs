@@ -105,7 +105,11 @@ impl Options {
             return Err(Error::Option { name: "partition_micros", value, must: "at least a second (1000000)" });
         }
         if self.retention_micros.is_some_and(|micros| micros <= 0) {
-            return Err(Error::Option { name: "retention_micros", value: 0, must: "above 0; without it nothing is given up" });
+            return Err(Error::Option {
+                name: "retention_micros",
+                value: 0,
+                must: "above 0; without it nothing is given up",
+            });
         }
         Ok(())
     }

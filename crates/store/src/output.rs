@@ -127,7 +127,9 @@ impl<'a> Output<'a> {
                     self.copy(&segment, &chunk, damage)?;
                 }
                 Some(Part::Whole(Piece::Memory(_))) => unreachable!("blocks in memory are not asked for as they are"),
-                Some(Part::Points { timestamps, values, last_seq }) => self.add(series, timestamps, values, last_seq)?,
+                Some(Part::Points { timestamps, values, last_seq }) => {
+                    self.add(series, timestamps, values, last_seq)?
+                }
             }
         }
         self.end_chunk()
@@ -197,11 +199,6 @@ impl<'a> Output<'a> {
                 Ok(entry.insert(writer?))
             }
         }
-    }
-
-    /// What was written so far, about, bytes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.writers.values().map(SegmentWriter::bytes).sum()
     }
 
     /// Syncs all of it, with its names. It becomes part of the store by the manifest alone.

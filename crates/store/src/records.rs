@@ -14,7 +14,6 @@ pub(crate) const READ_BYTES: usize = 1 << 20;
 
 /// A file of records, read from its beginning. Places are those of the log, of which the file may be a part.
 pub(crate) struct Records<'a> {
-    pub(crate) path: &'a Path,
     reader: Reader<'a>,
     pub(crate) id: LogId,
     /// The place of the file's first byte.
@@ -74,11 +73,16 @@ fn size(file: &dyn File, path: &Path) -> Result<u64, Error> {
 
 impl<'a> Records<'a> {
     /// Those of a file whose header was read, as far as `end`, or to its own end.
-    pub(crate) fn new(file: &'a dyn File, path: &'a Path, id: LogId, base: u64, end: Option<u64>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        file: &'a dyn File,
+        path: &'a Path,
+        id: LogId,
+        base: u64,
+        end: Option<u64>,
+    ) -> Result<Self, Error> {
         let size = size(file, path)?;
         let file_end = base.saturating_add(size);
         Ok(Self {
-            path,
             reader: Reader { file, path, size, at: 0, buffer: Vec::new() },
             id,
             base,

@@ -17,7 +17,9 @@ use crate::series::{self, SeriesFile};
 use crate::upkeep;
 use crate::version::Version;
 use crate::vfs::Vfs;
-use crate::{Damage, Error, MANIFEST, Options, QUARANTINE, Recovery, SEGMENT_PREFIX, SERIES_PREFIX, segment_name, series_name};
+use crate::{
+    Damage, Error, MANIFEST, Options, QUARANTINE, Recovery, SEGMENT_PREFIX, SERIES_PREFIX, segment_name, series_name,
+};
 
 /// More files of the log than that are flushed when a store is opened: each start adds one.
 const LOG_FILES_MAX: usize = 8;
@@ -48,8 +50,7 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
     let mut damage = Vec::new();
     let (segments, lost) = open_segments(&*vfs, dir, &manifest, &names, &cache)?;
     let mut catalogue = Catalogue::default();
-    let series =
-        SeriesFile::load(&*vfs, dir, manifest.store, manifest.series, &mut catalogue, &mut damage, read_only)?;
+    let series = SeriesFile::load(&*vfs, dir, manifest.store, manifest.series, &mut catalogue, &mut damage, read_only)?;
     let known = lost_in(dir, &manifest.lost);
     let version = Version::new(segments, known, manifest.floor);
     let (log_id, log_first, flushed) = (LogId(manifest.log), manifest.log_first, manifest.flushed_through);
@@ -95,15 +96,11 @@ impl Recovered {
         Position { next_seq: self.next_seq, series }
     }
 
-    /// Damage that was found now and does not stand in the manifest yet.
-    pub(crate) fn damage(&self) -> &[Damage] {
-        &self.damage
-    }
-
     /// Goes on with the log, in a new file. What was damaged is flushed, and its files kept aside.
     pub(crate) fn begin_log(&mut self) -> Result<Log, Error> {
         let vfs = Arc::clone(&self.disk.vfs);
-        let numbers = self.replayed.sealed.iter().map(|sealed| sealed.number).chain(self.replayed.damaged.iter().copied());
+        let numbers =
+            self.replayed.sealed.iter().map(|sealed| sealed.number).chain(self.replayed.damaged.iter().copied());
         let number = numbers.max().map_or(1, |last| last + 1);
         let position = self.position();
         let file_bytes_max = self.disk.options.log_file_bytes_max;

@@ -8,8 +8,8 @@ use slung_model::{Catalogue, SeriesId, SeriesKey, TimeRange};
 
 use crate::disk::Disk;
 use crate::error::Failure;
-use crate::manifest;
 use crate::format::{self, Entry, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RECORD_HEADER_BYTES};
+use crate::manifest;
 use crate::records::{self, Beginning, Found, Records};
 use crate::vfs::{File, Vfs};
 use crate::{Damage, Error, series_name};
@@ -91,7 +91,13 @@ impl SeriesFile {
         })?;
         let before = damage.len();
         let mut report = |offset: u64, reason: &str| {
-            damage.push(Damage { path: path.clone(), offset, reason: reason.into(), series: None, range: TimeRange::ALL });
+            damage.push(Damage {
+                path: path.clone(),
+                offset,
+                reason: reason.into(),
+                series: None,
+                range: TimeRange::ALL,
+            });
         };
         match records::begin(&*file, &path, FileKind::Series)? {
             Beginning::Good(id, 0) if id == identity(store_id) => {}
@@ -110,7 +116,8 @@ impl SeriesFile {
                     records.find_next()?;
                 }
                 Found::Record(place, header, body) => {
-                    let invalid = |Invalid(reason)| Error::Damaged { path: path.clone(), offset: place, reason: reason.into() };
+                    let invalid =
+                        |Invalid(reason)| Error::Damaged { path: path.clone(), offset: place, reason: reason.into() };
                     let first = u32::try_from(header.first_seq).map_err(|_| invalid(Invalid("an id is too large")))?;
                     fill(catalogue, SeriesId(first.min(count))).map_err(invalid)?;
                     let taken = format::decode_body(&header, body, |entry| match entry {
@@ -122,9 +129,19 @@ impl SeriesFile {
             }
         }
         if catalogue.len() < count as usize && damage.len() == before {
-            damage.push(Damage { path: path.clone(), offset: bytes, reason: "definitions are missing".into(), series: None, range: TimeRange::ALL });
+            damage.push(Damage {
+                path: path.clone(),
+                offset: bytes,
+                reason: "definitions are missing".into(),
+                series: None,
+                range: TimeRange::ALL,
+            });
         }
-        fill(catalogue, SeriesId(count)).map_err(|Invalid(reason)| Error::Damaged { path: path.clone(), offset: bytes, reason: reason.into() })?;
+        fill(catalogue, SeriesId(count)).map_err(|Invalid(reason)| Error::Damaged {
+            path: path.clone(),
+            offset: bytes,
+            reason: reason.into(),
+        })?;
         // A damaged file is not written to: the next flush begins a new one, with all that is known.
         let file = (damage.len() == before).then_some(file);
         Ok(Self { file, number, bytes })
@@ -148,7 +165,9 @@ impl SeriesFile {
                     (self.file, self.bytes) = (Some(file), bytes);
                     return Ok(());
                 }
-                Err(failure) if failure.source.kind() == std::io::ErrorKind::StorageFull && failure.doing != "syncing" => {
+                Err(failure)
+                    if failure.source.kind() == std::io::ErrorKind::StorageFull && failure.doing != "syncing" =>
+                {
                     self.file = Some(file);
                     return Err(failure.into());
                 }

@@ -343,7 +343,11 @@ impl Snapshot {
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seq, range, series, .. } = self;
-        f.debug_struct("Snapshot").field("seq", seq).field("range", range).field("series", series).finish_non_exhaustive()
+        f.debug_struct("Snapshot")
+            .field("seq", seq)
+            .field("range", range)
+            .field("series", series)
+            .finish_non_exhaustive()
     }
 }
 

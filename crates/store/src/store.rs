@@ -213,9 +213,10 @@ impl Store {
         self.shared.wait_durable(seq)
     }
 
-    /// Calls `listener` with [`Store::durable_through`] after every commit from now on, and once more, with what it was,
-    /// when the store becomes read-only ([`Store::health`] tells). It is called on the committing thread without any lock,
-    /// and holds up the next commit: it should do no more than pass the number on.
+    /// Calls `listener` with [`Store::durable_through`] after every commit from now on; also, with what it was, when there may
+    /// be room again for who was told [`Error::Busy`], and when the store becomes read-only, finds the disk full, or finds
+    /// space again ([`Store::health`] tells). It is called without any lock on the store's threads, the committing one
+    /// mostly, and holds up the next commit: it should do no more than pass the number on.
     pub fn on_commit(&self, listener: impl Fn(Seq) + Send + Sync + 'static) {
         self.shared.listen(Arc::new(listener));
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use slung_model::{SeriesId, TimeRange};
 
+use crate::Damage;
 use crate::Error;
 use crate::pieces::{Piece, intact};
-use crate::Damage;
 use crate::segment::Segment;
 
 pub(crate) struct Version {
@@ -35,11 +35,6 @@ impl Version {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.meta().bytes).sum()
-    }
-
-    /// The latest timestamp on disk.
-    pub(crate) fn newest(&self) -> Option<i64> {
-        self.segments.iter().map(|segment| segment.meta().end).max()
     }
 
     /// Adds the chunks of a series that overlap the range, in the order in which they were written.
