@@ -45,6 +45,8 @@ pub struct Answer {
     pub range: TimeRange,
     /// The latest point, for a raw query or LAST: the greatest timestamp; of several series with the same, the one written last.
     pub latest: Option<Point>,
+    /// What the answer may lack, because it is damaged; empty where it is complete.
+    pub damage: Vec<Damage>,
 }
 
 /// What there is to count.
