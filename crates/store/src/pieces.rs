@@ -286,3 +286,79 @@ fn leap(timestamps: &[i64], limit: i64) -> usize {
     let (from, to) = (step / 2, timestamps.len().min(step));
     from + timestamps[from..to].partition_point(|&timestamp| timestamp < limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use slung_model::{Point, SeriesId};
+
+    use super::*;
+    use crate::memory::Memory;
+
+    /// A piece of those points, which were written from that place on.
+    fn piece(points: &[(i64, f64)], seq: u64) -> Piece {
+        let mut memory = Memory::with_series(1);
+        let points: Vec<Point> =
+            points.iter().map(|&(timestamp, value)| Point { series: SeriesId(0), timestamp, value }).collect();
+        memory.insert(&points, seq);
+        let mut blocks = memory.blocks(SeriesId(0), TimeRange::ALL).cloned();
+        Piece::Memory(blocks.next().expect("there are points"))
+    }
+
+    proptest! {
+        #[test]
+        fn it_reads_what_a_sorted_map_holds(
+            written in proptest::collection::vec(
+                (-40i64..40, proptest::collection::vec((0i64..30, -1e3..1e3f64), 1..20)), 0..8),
+            range in (-45i64..80, -45i64..80),
+            takes_whole: bool,
+        ) {
+            let range = TimeRange { start: range.0, end: range.1 };
+            let mut map = BTreeMap::new();
+            let mut pieces = Vec::new();
+            let mut last = (i64::MIN, 0);
+            let mut seq = 1;
+            for (from, points) in written {
+                let points: Vec<(i64, f64)> = points.into_iter().map(|(at, value)| (from + at, value)).collect();
+                for (&(timestamp, value), seq) in std::iter::zip(&points, seq..) {
+                    map.insert(timestamp, value);
+                    last = last.max((timestamp, seq));
+                }
+                let piece = piece(&points, seq);
+                seq += points.len() as u64;
+                if piece.start() <= range.end && range.start <= piece.end() {
+                    pieces.push(piece);
+                }
+            }
+            let ends: Vec<(i64, i64)> = pieces.iter().map(|piece| (piece.start(), piece.end())).collect();
+            let mut reader = SeriesReader::new(pieces, range);
+            let mut found = Vec::new();
+            let mut newest = 0;
+            while let Some(part) = reader.next(|_| takes_whole, &mut Vec::new()).unwrap() {
+                match part {
+                    Part::Whole(piece) => {
+                        prop_assert!(takes_whole && piece.lies_in(range));
+                        let overlapping = ends.iter().filter(|(start, end)| *start <= piece.end() && piece.start() <= *end);
+                        prop_assert_eq!(overlapping.count(), 1, "none but itself");
+                        let loaded = piece.load(&mut Vec::new()).unwrap().unwrap();
+                        found.extend(std::iter::zip(loaded.timestamps().to_vec(), loaded.values().to_vec()));
+                        newest = piece.last_seq();
+                    }
+                    Part::Points { timestamps, values, last_seq } => {
+                        prop_assert!(!timestamps.is_empty() && timestamps.len() == values.len());
+                        found.extend(std::iter::zip(timestamps.to_vec(), values.to_vec()));
+                        newest = last_seq;
+                    }
+                }
+            }
+            let expected: Vec<(i64, f64)> =
+                map.into_iter().filter(|(timestamp, _)| range.contains(*timestamp)).collect();
+            prop_assert_eq!(&found, &expected);
+            if range.contains(last.0) {
+                prop_assert_eq!(newest, last.1, "the place of the newest point is exact");
+            }
+        }
+    }
+}

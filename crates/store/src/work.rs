@@ -155,13 +155,14 @@ impl Shared {
         if self.options.retention_micros.is_none() && self.options.disk_bytes_max.is_none() {
             return Ok(metas);
         }
-        let now = self.clock.now_micros();
-        let Some(floor) = upkeep::plan_retention(&metas, None, version.floor, now, &self.options) else {
-            return Ok(metas);
-        };
-        let (gone, left): (Vec<_>, Vec<_>) = metas.into_iter().partition(|segment| segment.end < floor);
-        let remove = gone.iter().map(|segment| segment.number).collect();
-        self.publish(Change { remove, floor: Some(floor), ..Change::default() })?;
+        let floor = upkeep::plan_retention(&metas, version.floor, self.clock.now_micros(), &self.options);
+        // Late points may have come to a segment of their own that is too old from the beginning.
+        let before = floor.unwrap_or(version.floor);
+        let (gone, left): (Vec<_>, Vec<_>) = metas.into_iter().partition(|segment| segment.end < before);
+        if floor.is_some() || !gone.is_empty() {
+            let remove = gone.iter().map(|segment| segment.number).collect();
+            self.publish(Change { remove, floor, ..Change::default() })?;
+        }
         Ok(left)
     }
 
