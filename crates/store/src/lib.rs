@@ -6,6 +6,8 @@
 mod commit;
 #[allow(dead_code, reason = "the store does not write segments yet")]
 mod damage;
+#[cfg(test)]
+mod dump;
 mod error;
 #[allow(dead_code, reason = "the store does not write segments yet")]
 mod fields;

@@ -169,6 +169,11 @@ impl Segment {
         Ok(page)
     }
 
+    #[cfg(test)]
+    pub(super) fn page_record(&self, index: usize) -> &PageRecord {
+        &self.pages[index]
+    }
+
     fn page(&self, index: usize) -> Result<Vec<ChunkMeta>, ReadError> {
         let record = &self.pages[index];
         let (place, span) = (record.place, record.span);
@@ -182,8 +187,8 @@ impl Segment {
         format::decode_page(record, &bytes).map_err(invalid)
     }
 
-    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error, and
-    /// the next page follows.
+    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error,
+    /// and the next page follows.
     pub(crate) fn scan(&self) -> Scan<'_> {
         Scan { segment: self, next_page: 0, page: Vec::new().into_iter() }
     }
@@ -220,8 +225,8 @@ impl Segment {
         result
     }
 
-    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries and
-    /// totals are those of the points. Reports whatever is damaged, and fails where the system does.
+    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries
+    /// and totals are those of the points. Reports whatever is damaged, and fails where the system does.
     pub(crate) fn verify(&self, columns: &mut Columns, mut report: impl FnMut(Damage)) -> Result<(), ReadError> {
         let mut take = |result: Result<(), ReadError>| match result {
             Err(ReadError::Damaged(damage)) => {
