@@ -80,7 +80,7 @@ impl Aggregate {
 
     /// Takes all that the other one has seen.
     pub fn merge(&mut self, other: &Self) {
-        // What a file says of itself may be any number; the processor's own wrap or a panic would be worse than the end.
+        // Those that come from files may say anything, and must not stop a query by an overflow.
         self.count = self.count.saturating_add(other.count);
         self.carry = self.carry.saturating_add(other.carry);
         self.add(other.sum);

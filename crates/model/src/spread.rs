@@ -65,9 +65,14 @@ impl Spread {
         Self { aggregate, m2: in_range(m2) }
     }
 
-    /// Takes one more value, which must be finite.
+    /// Takes one more value, which must be finite. Off by about 1e-16 of the mean: better is [`Spread::of`] and a merge.
     pub fn push(&mut self, value: f64) {
-        self.merge(&Self { aggregate: Aggregate::of([value]), m2: 0.0 });
+        let count = self.aggregate.count() as f64;
+        if count > 0.0 {
+            let apart = value - self.aggregate.mean();
+            self.m2 = in_range(self.m2 + apart * apart * (count / (count + 1.0)));
+        }
+        self.aggregate.push(value);
     }
 
     /// Takes all that the other one has seen.

@@ -69,6 +69,35 @@ fn answers_over_what_is_stored() {
 }
 
 #[test]
+fn history_computes_what_no_live_query_does() {
+    let engine = open(SimVfs::new(1), Options::default());
+    let [a, b, c] = [0, 1, 2].map(|sensor| resolve(&engine, "requests", sensor));
+    let at = |series, second: i64, value| Point { series, timestamp: TODAY + second * SECOND, value };
+    engine.write(None, &[at(a, -4, 100.0), at(b, -4, 7.0), at(b, 0, 19.0), at(a, -2, 104.0), at(a, 0, 6.0)]).unwrap();
+    engine.write(None, &[at(c, 0, 1.0), at(b, -3, 9.0), at(a, -4, 100.0)]).unwrap();
+    let ask = |text: &str| {
+        let answer = engine.query(&query(text)).unwrap();
+        (answer.value, answer.count)
+    };
+    assert_eq!(ask("FIRST:requests:[]"), (Some(100.0), 1), "known first");
+    assert_eq!(ask("LAST:requests:[]"), (Some(1.0), 1), "written last");
+    assert_eq!(engine.query(&query("LAST:requests:[]")).unwrap().latest, Some(at(c, 0, 1.0)));
+    assert_eq!(ask("STDDEV:requests:[n=0]:[4s,1s]"), (Some(2.0), 2));
+    // 4 and, after a reset, 6 in 4 seconds; 12 in 4 seconds; nothing of a single point.
+    assert_eq!(ask("RATE:requests:[]"), (Some(2.5 + 3.0), 7));
+    assert_eq!(ask("RATE:requests:[n=2]"), (None, 1));
+    let (p50, count) = ask("P50:requests:[]");
+    assert!(p50.is_some_and(|p50| (p50 - 9.0).abs() <= 9.0 * 0.005) && count == 7, "{p50:?}");
+    let subscriber = engine.subscriber();
+    for op in ["FIRST", "LAST", "STDDEV", "RATE", "P99.9"] {
+        assert_eq!(ask(&format!("{op}:nothing:[]")), (None, 0));
+        let refused = engine.subscribe(&subscriber, &query(&format!("{op}:requests:[]:[5m]"))).unwrap_err();
+        assert!(refused.to_string().starts_with(&format!("{op} is for historical queries only")), "{refused}");
+    }
+    assert_eq!(engine.stats().live.handles, 0);
+}
+
+#[test]
 fn a_window_starts_from_what_is_stored_and_time_empties_it() {
     let clock = clock();
     let disk = Arc::new(SimVfs::new(1));

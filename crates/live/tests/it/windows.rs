@@ -305,6 +305,15 @@ fn what_can_not_be_live_is_refused() {
         let error = world.try_subscribe(&format!("AVG:temp:[]:{range}"), &[]).unwrap_err();
         assert_eq!(error, Error::NotLive(NotLive::Range));
     }
+    for (op, shown) in
+        [("first", "FIRST"), ("LAST", "LAST"), ("STDDEV", "STDDEV"), ("RATE", "RATE"), ("p99.90", "P99.9")]
+    {
+        for range in ["", ":[5m]", ":[1,2]"] {
+            let error = world.try_subscribe(&format!("{op}:temp:[]{range}"), &[]).unwrap_err();
+            assert!(matches!(error, Error::NotLive(NotLive::Op(_))), "{error}");
+            assert!(error.to_string().starts_with(&format!("{shown} is for historical queries only")), "{error}");
+        }
+    }
     let handle = world.subscribe("AVG:temp:[]");
     world.subscribe("AVG:temp:[]");
     assert_eq!(world.try_subscribe("AVG:temp:[]", &[]), Err(Error::TooManyHandles { handles_max: 2 }));

@@ -64,6 +64,34 @@ fn of_a_few() {
 }
 
 #[test]
+fn a_slice_is_as_good_as_its_values() {
+    for len in [0, 1, 7, 8, 9, 16, 1_000] {
+        let values: Vec<f64> = (0..len).map(|i| f64::from(i * 37 % 101) - 50.0).collect();
+        let (slice, single) = (Aggregate::of_slice(&values), Aggregate::of(values.iter().copied()));
+        assert_eq!((slice.count(), slice.sum()), (single.count(), single.sum()));
+        assert!(OPS.iter().all(|op| slice.value(*op) == single.value(*op)), "{len}");
+    }
+    // Out of the finite range and back, in one lane and across them.
+    for step in [1, 8] {
+        let mut values = vec![0.0; 64];
+        values.iter_mut().step_by(step).take(3).for_each(|value| *value = f64::MAX);
+        assert!(Aggregate::of_slice(&values).is_saturated());
+        values.iter_mut().skip(40 / 8 * 8).step_by(step).take(2).for_each(|value| *value = f64::MIN);
+        assert_eq!(Aggregate::of_slice(&values).sum(), f64::MAX);
+    }
+    let few = [1.0, 1e100, 1.0, -1e100].repeat(8);
+    assert_eq!(Aggregate::of_slice(&few).sum(), 16.0);
+}
+
+#[test]
+fn what_an_aggregate_does_not_know_it_does_not_answer() {
+    let quantile = Op::Quantile(slung_model::Quantile::from_percent("50").unwrap());
+    for op in [Op::First, Op::Last, Op::StdDev, Op::Rate, quantile] {
+        assert_eq!(Aggregate::of([1.0]).value(op), None);
+    }
+}
+
+#[test]
 fn small_values_survive_large_ones() {
     assert_eq!(Aggregate::of([1.0, 1e100, 1.0, -1e100]).sum(), 2.0);
     let many = Aggregate::of(std::iter::repeat_n(0.1, 1_000_000));
@@ -113,7 +141,7 @@ fn merged_sums_leave_the_range_and_come_back() {
 }
 
 /// Values of all sizes, some of them equal and opposite.
-fn values() -> impl Strategy<Value = Vec<f64>> {
+pub(crate) fn values() -> impl Strategy<Value = Vec<f64>> {
     let size = prop_oneof![Just(1e-300), Just(1.0), Just(1e16), Just(1e300)];
     let value =
         prop_oneof![(-1.0..1.0f64, size).prop_map(|(value, size)| value * size), (-3..3i32).prop_map(f64::from)];
@@ -122,8 +150,8 @@ fn values() -> impl Strategy<Value = Vec<f64>> {
 
 proptest! {
     #[test]
-    fn against_exact_arithmetic(values in values()) {
-        let all = Aggregate::of(values.iter().copied());
+    fn against_exact_arithmetic(values in values(), as_slice: bool) {
+        let all = if as_slice { Aggregate::of_slice(&values) } else { Aggregate::of(values.iter().copied()) };
         check_sum(&all, &values)?;
         prop_assert_eq!(all.count(), values.len() as u64);
         prop_assert_eq!(all.value(Op::Min), values.iter().copied().reduce(f64::min));
@@ -169,7 +197,7 @@ proptest! {
         let (front, back) = large.split_at(split.index(large.len()));
         let mut merged = Aggregate::of(front.iter().copied());
         merged.merge(&Aggregate::of(back.iter().copied()));
-        for all in [merged, Aggregate::of(large.iter().copied())] {
+        for all in [merged, Aggregate::of(large.iter().copied()), Aggregate::of_slice(&large)] {
             let limit = f64::MAX / unit;
             let expected = (exact as f64).clamp(-limit, limit);
             prop_assert!((all.sum() / unit - expected).abs() <= allowed, "sum {} for {expected}", all.sum() / unit);

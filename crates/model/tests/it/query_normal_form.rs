@@ -62,7 +62,7 @@ fn ops() {
 }
 
 fn quantile(percent: &str) -> Quantile {
-    Quantile::from_percent(percent).unwrap()
+    Quantile::from_percent(percent).expect("a percentage")
 }
 
 #[test]

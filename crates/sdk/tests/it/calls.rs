@@ -44,6 +44,29 @@ fn the_latest_value_of_several_series_is_the_one_written_last() {
 }
 
 #[test]
+fn history_computes_what_no_live_query_does() {
+    let host = Host::new();
+    host.store("requests", &["n=1"], [(1_000_000, 100.0), (3_000_000, 104.0), (5_000_000, 6.0)]);
+    host.store("requests", &["n=2"], [(1_000_000, 7.0), (2_000_000, 9.0), (5_000_000, 19.0)]);
+    host.store("requests", &["n=3"], [(5_000_000, 1.0)]);
+    host.store("requests", &["n=1"], [(1_000_000, 100.0)]);
+    assert_eq!(host.query("FIRST:requests:[]"), Some(100.0), "known first");
+    assert_eq!(host.query("LAST:requests:[]"), Some(1.0), "written last");
+    assert_eq!(host.query("LAST:requests:[NOT n=3]"), Some(19.0));
+    assert_eq!(host.query("STDDEV:requests:[n=1]:[1000000,3000000]"), Some(2.0));
+    // 4 and, after a reset, 6 in 4 seconds; 12 in 4 seconds; nothing of a single point.
+    assert_eq!(host.query("RATE:requests:[]"), Some(2.5 + 3.0));
+    assert_eq!(host.query("RATE:requests:[n=3]"), None);
+    let p50 = host.query("P50:requests:[]").unwrap();
+    assert!((p50 - 9.0).abs() <= 9.0 * 0.005, "{p50} is about the fourth of 1, 6, 7, 9, 19, 100, 104");
+    for op in ["FIRST", "LAST", "STDDEV", "RATE", "P99.9"] {
+        assert_eq!(host.query(&format!("{op}:nothing:[]")), None);
+        let error = host.within(|| query_live(format!("{op}:requests:[]:[5m]"))).unwrap_err().to_string();
+        assert!(error.contains(&format!("{op} is for historical queries only")), "{error}");
+    }
+}
+
+#[test]
 fn written_events_are_visible_at_once_in_history_and_live() {
     let host = Host::new();
     let echo = || {

@@ -114,7 +114,11 @@ async fn the_command_prints_a_line_per_update_and_ends_with_the_server() {
 fn the_command_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &[]);
-    for (query, wanted) in [("AVG:s:x", "query, byte 6"), ("AVG:s:[]:[2h,1h]", "query, byte 9: a live query's range")] {
+    for (query, wanted) in [
+        ("AVG:s:x", "query, byte 6"),
+        ("AVG:s:[]:[2h,1h]", "query, byte 9: a live query's range"),
+        ("P99:s:[]:[1h]", "query, byte 0: P99 is for historical queries only"),
+    ] {
         let output = run(slung().args(["live", query, "--url", &server.http_url()]));
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
