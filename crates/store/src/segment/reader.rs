@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use slung_model::{SeriesId, Summary, TimeRange};
+use slung_model::{Op, SeriesId, Summary, TimeRange};
 
 use super::format::{self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, PageRecord, Seal};
 use super::{ChunkMeta, Columns, SegmentMeta, codec};
@@ -270,7 +270,8 @@ impl Segment {
     ) -> Result<(), ReadError> {
         let damaged = |reason| self.damage(chunk.offset, reason, Some(chunk.series), chunk.range());
         self.read(chunk, columns)?;
-        if Summary::of(&columns.timestamps, &columns.values) != Some(chunk.summary) {
+        let found = Summary::of(&columns.timestamps, &columns.values);
+        if !found.is_some_and(|found| same_but_for_rounding(&found, &chunk.summary)) {
             return Err(damaged("a chunk's points are not those of its summary"));
         }
         if last.is_some_and(|last| !format::comes_before(last, chunk)) {
@@ -278,6 +279,19 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Whether two summaries agree in what [`Segment::read`] does not look at. Another version may have added up in another
+/// order, so not to the bit.
+fn same_but_for_rounding(found: &Summary, known: &Summary) -> bool {
+    let of = |summary: &Summary, op| summary.aggregate().value(op).unwrap_or_default();
+    let largest = of(found, Op::Min).abs().max(of(found, Op::Max).abs());
+    let total = largest * found.count() as f64;
+    let parts = |summary: &Summary| {
+        let std_dev = summary.spread().std_dev().unwrap_or_default();
+        [(of(summary, Op::Sum), total), (summary.increase().increase(), total), (std_dev, largest * 1e3)]
+    };
+    std::iter::zip(parts(found), parts(known)).all(|((a, scale), (b, _))| a == b || (a - b).abs() <= scale * 1e-12)
 }
 
 fn overlap(a: TimeRange, b: TimeRange) -> bool {
