@@ -1,7 +1,7 @@
 //! Segments: immutable files of compressed chunks. Whoever writes one names it in the manifest, and it never changes.
 //!
 //! Nothing here knows of the log, the points in memory or which segments live. `docs/format/segment.md` describes the
-//! bytes; [`format`] makes and checks those of the index, [`codec`] those of the points.
+//! bytes; [`mod@format`] makes and checks those of the index, [`codec`] those of the points.
 
 mod codec;
 mod format;
