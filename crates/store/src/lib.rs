@@ -6,6 +6,8 @@
 mod commit;
 mod damage;
 mod disk;
+#[cfg(test)]
+mod dump;
 mod error;
 mod fields;
 mod format;

@@ -80,7 +80,6 @@ pub(crate) fn intact<T>(read: Result<T, ReadError>, damage: &mut Vec<Damage>) ->
 }
 
 /// The points of a piece.
-#[derive(Debug)]
 pub(crate) enum Loaded {
     Memory(Arc<Block>),
     Disk(Columns),
@@ -123,7 +122,6 @@ pub(crate) struct SeriesReader {
     merged: Points,
 }
 
-#[derive(Debug)]
 struct Open {
     rank: usize,
     last_seq: u64,

@@ -176,8 +176,8 @@ impl Page {
 /// What the directory tells of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageRecord {
-    /// Where the page stands in the file: behind the payloads that it tells of. Not in the record: pages and payloads leave
-    /// no gap.
+    /// Where the page stands in the file: behind the payloads that it tells of. Not in the record: pages and payloads
+    /// leave no gap.
     pub(super) place: u64,
     /// How long these are together.
     payload_bytes: u32,
@@ -221,8 +221,8 @@ impl PageRecord {
     }
 }
 
-/// Reads the directory, which stands at that place: its pages, and the payloads before each, fill the file from the header
-/// to there, in the order of series.
+/// Reads the directory, which stands at that place: its pages, and the payloads before each, fill the file from the
+/// header to there, in the order of series.
 pub(super) fn decode_directory(place: u64, bytes: &[u8]) -> Result<Vec<PageRecord>, Invalid> {
     let (records, rest) = bytes.as_chunks::<RECORD_BYTES>();
     if !rest.is_empty() {
@@ -244,8 +244,8 @@ pub(super) fn decode_directory(place: u64, bytes: &[u8]) -> Result<Vec<PageRecor
     Ok(pages)
 }
 
-/// Reads a page. Its chunks follow one another without gap, in the order of series and time, and are all that its record
-/// says.
+/// Reads a page. Its chunks follow one another without gap, in the order of series and time, and are all that its
+/// record says.
 pub(super) fn decode_page(record: &PageRecord, bytes: &[u8]) -> Result<Vec<ChunkMeta>, Invalid> {
     let mut fields = Fields(bytes);
     let mut place =

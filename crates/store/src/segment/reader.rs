@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use slung_model::{SeriesId, Summary, TimeRange};
+use slung_model::{Op, SeriesId, Summary, TimeRange};
 
 use super::format::{self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, PageRecord, Seal};
 use super::{ChunkMeta, Columns, SegmentMeta, codec};
@@ -169,6 +169,11 @@ impl Segment {
         Ok(page)
     }
 
+    #[cfg(test)]
+    pub(super) fn page_record(&self, index: usize) -> &PageRecord {
+        &self.pages[index]
+    }
+
     fn page(&self, index: usize) -> Result<Vec<ChunkMeta>, ReadError> {
         let record = &self.pages[index];
         let (place, span) = (record.place, record.span);
@@ -182,8 +187,8 @@ impl Segment {
         format::decode_page(record, &bytes).map_err(invalid)
     }
 
-    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error, and
-    /// the next page follows.
+    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error,
+    /// and the next page follows.
     pub(crate) fn scan(&self) -> Scan<'_> {
         Scan { segment: self, next_page: 0, page: Vec::new().into_iter() }
     }
@@ -220,8 +225,8 @@ impl Segment {
         result
     }
 
-    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries and
-    /// totals are those of the points. Reports whatever is damaged, and fails where the system does.
+    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries
+    /// and totals are those of the points. Reports whatever is damaged, and fails where the system does.
     pub(crate) fn verify(&self, columns: &mut Columns, mut report: impl FnMut(Damage)) -> Result<(), ReadError> {
         let mut take = |result: Result<(), ReadError>| match result {
             Err(ReadError::Damaged(damage)) => {
@@ -265,7 +270,8 @@ impl Segment {
     ) -> Result<(), ReadError> {
         let damaged = |reason| self.damage(chunk.offset, reason, Some(chunk.series), chunk.range());
         self.read(chunk, columns)?;
-        if Summary::of(&columns.timestamps, &columns.values) != Some(chunk.summary) {
+        let found = Summary::of(&columns.timestamps, &columns.values);
+        if !found.is_some_and(|found| same_but_for_rounding(&found, &chunk.summary)) {
             return Err(damaged("a chunk's points are not those of its summary"));
         }
         if last.is_some_and(|last| !format::comes_before(last, chunk)) {
@@ -273,6 +279,19 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Whether two summaries agree in what [`Segment::read`] does not look at. Another version may have added up in another
+/// order, so not to the bit.
+fn same_but_for_rounding(found: &Summary, known: &Summary) -> bool {
+    let of = |summary: &Summary, op| summary.aggregate().value(op).unwrap_or_default();
+    let largest = of(found, Op::Min).abs().max(of(found, Op::Max).abs());
+    let total = largest * found.count() as f64;
+    let parts = |summary: &Summary| {
+        let std_dev = summary.spread().std_dev().unwrap_or_default();
+        [(of(summary, Op::Sum), total), (summary.increase().increase(), total), (std_dev, largest * 1e3)]
+    };
+    std::iter::zip(parts(found), parts(known)).all(|((a, scale), (b, _))| a == b || (a - b).abs() <= scale * 1e-12)
 }
 
 fn overlap(a: TimeRange, b: TimeRange) -> bool {
