@@ -61,7 +61,7 @@ async fn each_route_answers_as_it_should() {
         ("POST", "/api/v1/live?q=a:[]", "", 405, "method_not_allowed"),
         ("GET", "/api/v1/live/", "", 404, "not_found"),
         ("POST", "/api/v1/delete?q=a:[]", "", 200, r#"{"points":0,"segments":2}"#),
-        ("POST", "/api/v1/delete?q=a:x", "", 400, r#","at":2}}"#),
+        ("POST", "/api/v1/delete?q=a:[x", "", 400, r#","at":4}}"#),
         ("POST", "/api/v1/delete", "", 400, "/api/v1/delete?q=QUERY"),
         ("POST", "/api/v1/delete?q=a:[]", "Origin: http://elsewhere\r\n", 403, "forbidden"),
         ("POST", "/api/v1/delete?q=a:[]", "Origin: null\r\n", 403, "forbidden"),
