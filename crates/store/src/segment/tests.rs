@@ -398,7 +398,8 @@ fn copied_chunks_are_those_of_before() {
     assert_eq!(known(&copied, 1), known(&segment, 0));
 }
 
-/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right here.
+/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right
+/// here.
 #[test]
 fn a_wrong_summary_is_noticed_by_a_full_check() {
     for (values, others) in [
