@@ -226,6 +226,33 @@ fn every_other_length_is_noticed() {
     assert!(matches!(open(&disk, &meta), Err(ReadError::Damaged(_))));
 }
 
+#[test]
+fn a_segment_that_the_manifest_does_not_mean_is_damage() {
+    let disk = SimVfs::new(1);
+    let meta = write(&disk, &various());
+    let other = |change: fn(&mut SegmentMeta)| {
+        let mut meta = meta.clone();
+        change(&mut meta);
+        open(&disk, &meta).map(|_| ())
+    };
+    for (change, what) in [
+        ((|meta| meta.number += 1) as fn(&mut SegmentMeta), "the file is not the segment that the manifest names"),
+        (|meta| meta.generation += 1, "the file is not the segment that the manifest names"),
+        (|meta| meta.start += 1, "the footer is not what the manifest says"),
+        (|meta| meta.end -= 1, "the footer is not what the manifest says"),
+        (|meta| meta.points += 1, "the footer is not what the manifest says"),
+        (|meta| meta.chunks += 1, "the footer is not what the manifest says"),
+        (|meta| meta.series += 1, "the footer is not what the manifest says"),
+        (|meta| meta.footer_crc += 1, "the footer is not what the manifest says"),
+        (|meta| meta.bytes += 1, "the file is not as long as the manifest says"),
+    ] {
+        match other(change) {
+            Err(ReadError::Damaged(damage)) => assert_eq!(damage.reason, what),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
 /// A disk that lost a write shows what stood there before, or what belongs elsewhere, each whole in itself.
 #[test]
 fn blocks_from_elsewhere_are_noticed() {
@@ -371,7 +398,8 @@ fn copied_chunks_are_those_of_before() {
     assert_eq!(known(&copied, 1), known(&segment, 0));
 }
 
-/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right here.
+/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right
+/// here.
 #[test]
 fn a_wrong_summary_is_noticed_by_a_full_check() {
     for (values, others) in [
