@@ -330,7 +330,13 @@ mod tests {
                     pieces.push(piece);
                 }
             }
-            let ends: Vec<(i64, i64)> = pieces.iter().map(|piece| (piece.start(), piece.end())).collect();
+            // Whoever has no point in the range is in nobody's way.
+            let has_points = |piece: &&Piece| {
+                let loaded = piece.load(&mut Vec::new()).unwrap().unwrap();
+                !within(loaded.timestamps(), range).is_empty()
+            };
+            let ends: Vec<(i64, i64)> =
+                pieces.iter().filter(has_points).map(|piece| (piece.start(), piece.end())).collect();
             let mut reader = SeriesReader::new(pieces, range);
             let mut found = Vec::new();
             let mut newest = 0;
