@@ -7,7 +7,7 @@ use slung_model::{Summary, TimeRange};
 
 use crate::damage::ReadError;
 use crate::memory::{Block, Points};
-use crate::segment::{ChunkMeta, Columns, Segment};
+use crate::segment::{Chunk, Columns};
 use crate::{Damage, Error};
 
 /// How many merged points are given at once.
@@ -17,21 +17,21 @@ const RUN_POINTS: usize = crate::segment::CHUNK_POINTS_MAX;
 #[derive(Clone)]
 pub(crate) enum Piece {
     Memory(Arc<Block>),
-    Disk(Arc<Segment>, ChunkMeta),
+    Disk(Chunk),
 }
 
 impl Piece {
     pub(crate) fn start(&self) -> i64 {
         match self {
             Self::Memory(block) => block.start(),
-            Self::Disk(_, chunk) => chunk.summary.start(),
+            Self::Disk(chunk) => chunk.meta().summary.start(),
         }
     }
 
     pub(crate) fn end(&self) -> i64 {
         match self {
             Self::Memory(block) => block.end(),
-            Self::Disk(_, chunk) => chunk.summary.end(),
+            Self::Disk(chunk) => chunk.meta().summary.end(),
         }
     }
 
@@ -39,7 +39,7 @@ impl Piece {
     pub(crate) fn last_seq(&self) -> u64 {
         match self {
             Self::Memory(block) => block.last_seq(),
-            Self::Disk(_, chunk) => chunk.last_seq,
+            Self::Disk(chunk) => chunk.meta().last_seq,
         }
     }
 
@@ -47,7 +47,7 @@ impl Piece {
     pub(crate) fn summary(&self) -> &Summary {
         match self {
             Self::Memory(block) => block.summary(),
-            Self::Disk(_, chunk) => &chunk.summary,
+            Self::Disk(chunk) => &chunk.meta().summary,
         }
     }
 
@@ -59,9 +59,9 @@ impl Piece {
     pub(crate) fn load(&self, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
         match self {
             Self::Memory(block) => Ok(Some(Loaded::Memory(Arc::clone(block)))),
-            Self::Disk(segment, chunk) => {
+            Self::Disk(chunk) => {
                 let mut columns = Columns::default();
-                Ok(intact(segment.read(chunk, &mut columns), damage)?.map(|()| Loaded::Disk(columns)))
+                Ok(intact(chunk.read(&mut columns), damage)?.map(|()| Loaded::Disk(columns)))
             }
         }
     }
