@@ -111,8 +111,10 @@ pub(crate) fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<us
 
 /// Reads the pieces of one series in time order.
 pub(crate) struct SeriesReader {
-    /// By their start; the number says whose points replace those of others, the greater one's.
-    pieces: Vec<(usize, Piece)>,
+    /// By their start.
+    pieces: Vec<Piece>,
+    /// Of each of them, whose points replace those of others: the greater one's. Empty where that is their order.
+    ranks: Vec<usize>,
     /// The next one that was not touched yet.
     next: usize,
     range: TimeRange,
@@ -154,11 +156,14 @@ impl SeriesReader {
     /// `pieces` all overlap the range, and stand in the order in which they were written: a later one's points replace those
     /// of earlier ones.
     pub(crate) fn new(pieces: Vec<Piece>, range: TimeRange) -> Self {
-        let mut pieces: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
-        if !pieces.is_sorted_by_key(|(_, piece)| piece.start()) {
-            pieces.sort_by_key(|(_, piece)| piece.start());
+        let mut pieces = pieces;
+        let mut ranks = Vec::new();
+        if !pieces.is_sorted_by_key(Piece::start) {
+            let mut ranked: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
+            ranked.sort_by_key(|(_, piece)| piece.start());
+            (ranks, pieces) = ranked.into_iter().unzip();
         }
-        Self { pieces, next: 0, range, open: Vec::new(), alone: None, merged: Points::default() }
+        Self { pieces, ranks, next: 0, range, open: Vec::new(), alone: None, merged: Points::default() }
     }
 
     /// What comes next. `whole` says of a piece whether it is wanted as it is, rather than its points. Damaged pieces are
@@ -170,12 +175,11 @@ impl SeriesReader {
     ) -> Result<Option<Part<'_>>, Error> {
         loop {
             if self.open.is_empty() {
-                let Some((_, piece)) = self.pieces.get(self.next) else { return Ok(None) };
-                let overlaps = |(_, other): &(usize, Piece)| other.start() <= piece.end();
-                if !self.pieces.get(self.next + 1).is_some_and(overlaps) {
+                let Some(piece) = self.pieces.get(self.next) else { return Ok(None) };
+                if self.pieces.get(self.next + 1).is_none_or(|other| other.start() > piece.end()) {
                     self.next += 1;
                     if piece.lies_in(self.range) && whole(piece) {
-                        return Ok(Some(Part::Whole(&self.pieces[self.next - 1].1)));
+                        return Ok(Some(Part::Whole(&self.pieces[self.next - 1])));
                     }
                     let last_seq = piece.last_seq();
                     self.alone = piece.load(damage)?;
@@ -211,7 +215,7 @@ impl SeriesReader {
             let Some(first) = self.open.iter().map(Open::head).min() else { break };
             // Of those with the same timestamp the one that was written last gives the point, and all of them go on.
             let mut winner = None;
-            let mut limit = self.pieces.get(self.next).map(|(_, piece)| piece.start());
+            let mut limit = self.pieces.get(self.next).map(Piece::start);
             for (index, open) in self.open.iter_mut().enumerate() {
                 let head = open.points.timestamps()[open.within.start];
                 if head != first {
@@ -258,17 +262,18 @@ impl SeriesReader {
 
     /// Opens the pieces that begin not later than what comes next.
     fn open_due(&mut self, damage: &mut Vec<Damage>) -> Result<(), Error> {
-        while let Some((rank, piece)) = self.pieces.get(self.next) {
+        while let Some(piece) = self.pieces.get(self.next) {
             let head = self.open.iter().map(Open::head).min();
             // Where nothing is open, this is the first of those that overlap.
             if head.is_some_and(|head| piece.start() > head) || (head.is_none() && !self.merged.timestamps.is_empty()) {
                 break;
             }
+            let rank = self.ranks.get(self.next).copied().unwrap_or(self.next);
             self.next += 1;
             if let Some(points) = piece.load(damage)? {
                 let within = within(points.timestamps(), self.range);
                 if !within.is_empty() {
-                    self.open.push(Open { rank: *rank, last_seq: piece.last_seq(), points, within });
+                    self.open.push(Open { rank, last_seq: piece.last_seq(), points, within });
                 }
             }
         }

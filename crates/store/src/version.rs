@@ -47,7 +47,9 @@ impl Version {
     ) -> Result<(), Error> {
         for segment in self.segments.iter().filter(|segment| segment.may_contain(series, range)) {
             for page in segment.chunks(series, range) {
-                pieces.extend(intact(page, damage)?.into_iter().flatten().map(Piece::Disk));
+                if let Some(chunks) = intact(page, damage)? {
+                    pieces.extend(chunks.map(Piece::Disk));
+                }
             }
         }
         Ok(())
