@@ -55,12 +55,12 @@ impl Piece {
         range.start <= self.start() && self.end() <= range.end
     }
 
-    /// The points. `None` where they are damaged, which is then in `damage`.
-    pub(crate) fn load(&self, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
+    /// The points, in room that `spare` has where it does. `None` where they are damaged, which is then in `damage`.
+    pub(crate) fn load(&self, spare: &mut Vec<Columns>, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
         match self {
             Self::Memory(block) => Ok(Some(Loaded::Memory(Arc::clone(block)))),
             Self::Disk(chunk) => {
-                let mut columns = Columns::default();
+                let mut columns = spare.pop().unwrap_or_default();
                 Ok(intact(chunk.read(&mut columns), damage)?.map(|()| Loaded::Disk(columns)))
             }
         }
@@ -87,6 +87,14 @@ pub(crate) enum Loaded {
 }
 
 impl Loaded {
+    /// Gives the room back.
+    fn spare(self) -> Option<Columns> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(columns) => Some(columns),
+        }
+    }
+
     pub(crate) fn timestamps(&self) -> &[i64] {
         match self {
             Self::Memory(block) => &block.columns().timestamps,
@@ -109,7 +117,7 @@ pub(crate) fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<us
     start..end.max(start)
 }
 
-/// Reads the pieces of one series in time order.
+/// Reads the pieces of one series in time order, then perhaps those of the next one, with the same room.
 pub(crate) struct SeriesReader {
     /// By their start.
     pieces: Vec<Piece>,
@@ -123,6 +131,7 @@ pub(crate) struct SeriesReader {
     /// One that is read alone.
     alone: Option<Loaded>,
     merged: Points,
+    spare: Vec<Columns>,
 }
 
 #[derive(Debug)]
@@ -153,17 +162,26 @@ pub(crate) enum Part<'a> {
 }
 
 impl SeriesReader {
-    /// `pieces` all overlap the range, and stand in the order in which they were written: a later one's points replace those
-    /// of earlier ones.
+    /// As [`SeriesReader::begin`].
     pub(crate) fn new(pieces: Vec<Piece>, range: TimeRange) -> Self {
-        let mut pieces = pieces;
-        let mut ranks = Vec::new();
+        let (open, merged) = (Vec::new(), Points::default());
+        let (none, ranks, spare) = (Vec::new(), Vec::new(), Vec::new());
+        let mut reader = Self { pieces: none, ranks, next: 0, range, open, alone: None, merged, spare };
+        reader.begin(pieces, range);
+        reader
+    }
+
+    /// Begins with a series. `pieces` all overlap the range, and stand in the order in which they were written: a later one's
+    /// points replace those of earlier ones.
+    pub(crate) fn begin(&mut self, mut pieces: Vec<Piece>, range: TimeRange) {
+        self.ranks.clear();
         if !pieces.is_sorted_by_key(Piece::start) {
             let mut ranked: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
             ranked.sort_by_key(|(_, piece)| piece.start());
-            (ranks, pieces) = ranked.into_iter().unzip();
+            (self.ranks, pieces) = ranked.into_iter().unzip();
         }
-        Self { pieces, ranks, next: 0, range, open: Vec::new(), alone: None, merged: Points::default() }
+        (self.pieces, self.next, self.range) = (pieces, 0, range);
+        self.spare.extend(self.open.drain(..).filter_map(|open| open.points.spare()));
     }
 
     /// What comes next. `whole` says of a piece whether it is wanted as it is, rather than its points. Damaged pieces are
@@ -182,7 +200,8 @@ impl SeriesReader {
                         return Ok(Some(Part::Whole(&self.pieces[self.next - 1])));
                     }
                     let last_seq = piece.last_seq();
-                    self.alone = piece.load(damage)?;
+                    self.spare.extend(self.alone.take().and_then(Loaded::spare));
+                    self.alone = piece.load(&mut self.spare, damage)?;
                     let Some(loaded) = &self.alone else { continue };
                     let within = within(loaded.timestamps(), self.range);
                     if within.is_empty() {
@@ -252,7 +271,8 @@ impl SeriesReader {
                     open.within.start += 1;
                 }
             }
-            self.open.retain(|open| !open.within.is_empty());
+            let done = self.open.extract_if(.., |open| open.within.is_empty());
+            self.spare.extend(done.filter_map(|open| open.points.spare()));
             if self.open.is_empty() {
                 break;
             }
@@ -270,7 +290,7 @@ impl SeriesReader {
             }
             let rank = self.ranks.get(self.next).copied().unwrap_or(self.next);
             self.next += 1;
-            if let Some(points) = piece.load(damage)? {
+            if let Some(points) = piece.load(&mut self.spare, damage)? {
                 let within = within(points.timestamps(), self.range);
                 if !within.is_empty() {
                     self.open.push(Open { rank, last_seq: piece.last_seq(), points, within });
