@@ -11,11 +11,14 @@
 //! use std::path::Path;
 //! use std::sync::Arc;
 //!
+//! use slung_model::SystemClock;
 //! use slung_store::sim::{Fault, SimVfs};
 //! use slung_store::{Options, Store};
 //!
 //! let run = |disk: &SimVfs| -> Result<(), slung_store::Error> {
-//!     let (store, _) = Store::open(Arc::new(disk.clone()), Path::new("data"), Options::default())?;
+//!     // Without threads of its own, and the reserve, a store makes the same calls each time.
+//!     let options = Options { background: false, reserve_bytes: 0, ..Options::default() };
+//!     let (store, _) = Store::open(Arc::new(disk.clone()), Arc::new(SystemClock), Path::new("data"), options)?;
 //!     store.close()
 //! };
 //! let calls = {
