@@ -15,12 +15,9 @@
 //! use slung_store::{Options, Store};
 //!
 //! let run = |disk: &SimVfs| -> Result<(), slung_store::Error> {
-//!     let (store, _) = Store::open(
-//!         Arc::new(disk.clone()),
-//!         Arc::new(SystemClock),
-//!         Path::new("data"),
-//!         Options { background: false, ..Options::default() },
-//!     )?;
+//!     // Without threads of its own, and the reserve, a store makes the same calls each time.
+//!     let options = Options { background: false, reserve_bytes: 0, ..Options::default() };
+//!     let (store, _) = Store::open(Arc::new(disk.clone()), Arc::new(SystemClock), Path::new("data"), options)?;
 //!     store.close()
 //! };
 //! let calls = {

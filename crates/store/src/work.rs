@@ -205,6 +205,9 @@ impl Shared {
 
     /// Takes the points of those series and that range away which were written before. `series` rises.
     pub(crate) fn delete(&self, series: &[SeriesId], range: TimeRange) -> Result<Deleted, Error> {
+        if range.start > range.end {
+            return Ok(Deleted::default());
+        }
         let _rewriting = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         self.flush()?;
         let series: BTreeSet<SeriesId> = series.iter().copied().collect();
