@@ -24,6 +24,7 @@ mod series;
 pub mod sim;
 mod snapshot;
 mod store;
+pub mod tools;
 mod upkeep;
 mod version;
 mod vfs;
