@@ -366,11 +366,11 @@ mod tests {
                         // Whoever has points around it alone is in nobody's way.
                         let span = TimeRange { start: piece.start(), end: piece.end() };
                         let has_points_there = |other: &&Piece| {
-                            let loaded = other.load(&mut Vec::new()).unwrap().unwrap();
+                            let loaded = other.load(&mut Vec::new(), &mut Vec::new()).unwrap().unwrap();
                             !within(loaded.timestamps(), span).is_empty()
                         };
                         prop_assert_eq!(all.iter().filter(has_points_there).count(), 1, "none but itself");
-                        let loaded = piece.load(&mut Vec::new()).unwrap().unwrap();
+                        let loaded = piece.load(&mut Vec::new(), &mut Vec::new()).unwrap().unwrap();
                         found.extend(std::iter::zip(loaded.timestamps().to_vec(), loaded.values().to_vec()));
                         newest = piece.last_seq();
                     }

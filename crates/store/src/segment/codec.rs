@@ -354,7 +354,7 @@ mod tests {
             bad
         };
         for (payload, reason) in [
-            (changed(2, &[0]), "a chunk's timestamps are not those of its summary"),
+            (changed(2, &[2]), "a chunk's timestamps are not those of its summary"),
             (changed(2, &[0, 3]), "a chunk's timestamps do not rise"),
             (changed(4, &2_f64.to_le_bytes()), "a chunk's values are not those of its summary"),
             (changed(12, &f64::NAN.to_le_bytes()), "a chunk's value is not finite"),

@@ -114,8 +114,12 @@ fn batch() -> impl Strategy<Value = Step> {
 }
 
 fn span() -> impl Strategy<Value = Span> {
-    let halves = (-30i64..120, -4i64..60, -2i64..3, -2i64..3)
-        .prop_map(|(from, count, start, end)| Span::Halves { from, count, start, end });
+    let halves = (-30i64..120, -4i64..60, -2i64..3, -2i64..3).prop_map(|(from, count, start, end)| Span::Halves {
+        from,
+        count,
+        start,
+        end,
+    });
     prop_oneof![1 => Just(Span::All), 4 => halves]
 }
 
@@ -580,7 +584,9 @@ fn live(setup: Setup, Steps(steps): &Steps) {
     }
 }
 
-fn cases() -> u32 { std::env::var("PROPTEST_CASES").map_or(500, |c| c.parse().unwrap()) }
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(500, |c| c.parse().unwrap())
+}
 // Several tests, so that they run at one time.
 proptest! {
     #![proptest_config(Config { cases: cases(), max_shrink_iters: 5_000, max_shrink_time: 60_000, ..Config::default() })]

@@ -134,8 +134,7 @@ fn who_finds_no_room_does_not_wait_for_the_interval() {
 
 #[test]
 fn what_can_never_be_stored_is_refused_as_a_whole() {
-    let (store, _, _, series) =
-        gated(Options { pending_bytes_max: SMALL, series_max: 2, ..at_once() });
+    let (store, _, _, series) = gated(Options { pending_bytes_max: SMALL, series_max: 2, ..at_once() });
     let good = batch(series, 1, 1)[0];
     let points_max = (SMALL - 5) / 20;
     assert!(matches!(
