@@ -4,7 +4,7 @@
 mod common;
 mod damage;
 mod faults;
-//mod format_doc;
+mod format_doc;
 mod gate;
 mod model;
 mod os;
