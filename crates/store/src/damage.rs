@@ -52,13 +52,16 @@ impl fmt::Display for Damage {
 }
 
 /// Why a segment or a manifest was not read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The system failed. Trying again may help.
+    #[error(transparent)]
     Io(Error),
     /// The bytes are not those that were written. Nothing was changed.
+    #[error("{0}")]
     Damaged(Damage),
     /// A newer version wrote it. Nothing was changed.
+    #[error("{}: format version {version}, which this version can't read", path.display())]
     Newer { path: PathBuf, version: u32 },
 }
 

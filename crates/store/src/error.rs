@@ -30,6 +30,12 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A copy goes to a directory of its own only.
+    #[error("the directory {} is not empty: nothing was changed, choose another one", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Somebody else has the directory.
     #[error(
         "the directory {} is in use by another store, in this process or another one: stop that one first, or choose \

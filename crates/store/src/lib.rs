@@ -6,6 +6,8 @@
 mod commit;
 mod damage;
 mod disk;
+#[cfg(test)]
+mod dump;
 mod error;
 mod fields;
 mod format;
@@ -22,6 +24,7 @@ mod series;
 pub mod sim;
 mod snapshot;
 mod store;
+pub mod tools;
 mod upkeep;
 mod version;
 mod vfs;

@@ -296,3 +296,237 @@ impl Lost {
         Ok(Self { file, reason, series, range })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dump::{documented, hex};
+    use crate::sim::{Fault, SimVfs};
+
+    fn dir() -> &'static Path {
+        Path::new("d")
+    }
+
+    /// What `docs/format/manifest.md` shows.
+    fn manifest() -> Manifest {
+        let segment = SegmentMeta {
+            number: 7,
+            generation: 3,
+            start: 1_700_000_000_000_000,
+            end: 1_700_000_001_000_000,
+            points: 3,
+            chunks: 2,
+            series: 2,
+            bytes: 300,
+            footer_crc: 0xd0fa_3746,
+        };
+        let lost = Lost {
+            file: "seg-00000002".into(),
+            reason: "the file is missing".into(),
+            series: None,
+            range: TimeRange { start: -5, end: 9 },
+        };
+        Manifest {
+            store: 0x1122_3344_5566_7788,
+            floor: i64::MIN,
+            next_number: 8,
+            next_generation: 4,
+            flushed_through: 3,
+            log: 0x99aa_bbcc_ddee_ff00,
+            log_first: 2,
+            series: SeriesFile { number: 1, bytes: 90, count: 2 },
+            partition_micros: 604_800_000_000,
+            segments: vec![segment],
+            lost: vec![lost],
+        }
+    }
+
+    #[test]
+    fn the_documented_bytes_are_a_manifest() {
+        let documented = documented(include_str!("../../../docs/format/manifest.md"));
+        assert_eq!(hex(&manifest().encode()), hex(&documented));
+        assert_eq!(Manifest::decode(&documented), Ok(manifest()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_length_is_noticed() {
+        let good = manifest().encode();
+        let refused = |bytes: &[u8]| matches!(Manifest::decode(bytes), Err(BadHeader::Invalid(_)));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(refused(&bad), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(refused(&good[..length]), "{length}");
+        }
+        assert!(refused(&[&good[..], &[0]].concat()));
+    }
+
+    /// The checksum and the length put right.
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        let length = bytes.len() as u64;
+        bytes[16..24].copy_from_slice(&length.to_le_bytes());
+        let crc = crc(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_newer_manifest_is_told_from_a_broken_one() {
+        let mut newer = manifest().encode();
+        newer[8] = 2;
+        assert!(matches!(Manifest::decode(&newer), Err(BadHeader::Invalid(_))));
+        assert_eq!(Manifest::decode(&sealed(newer.clone())), Err(BadHeader::Newer(2)));
+        let disk = SimVfs::new(1);
+        disk.plant(&dir().join(NAME), &sealed(newer));
+        assert!(matches!(Manifest::load(&disk, dir()), Err(ReadError::Newer { version: 2, .. })));
+    }
+
+    #[test]
+    fn a_manifest_that_breaks_a_rule_is_refused() {
+        let changed = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            Manifest::decode(&manifest.encode())
+        };
+        let again = |manifest: &mut Manifest| manifest.segments.push(manifest.segments[0].clone());
+        for (found, reason) in [
+            (changed(|manifest| manifest.partition_micros = 0), "a partition has no length"),
+            (changed(again), "a segment is there twice"),
+            (changed(|manifest| manifest.next_number = 7), "a segment has a number that was not given yet"),
+            (changed(|manifest| manifest.next_generation = 3), "a segment has a number that was not given yet"),
+            (changed(|manifest| manifest.segments[0].end = 0), "a segment ends before it begins"),
+            (
+                changed(|manifest| manifest.segments[0].points = 1),
+                "a segment has fewer points than chunks, or fewer chunks than series",
+            ),
+            (changed(|manifest| manifest.lost[0].file = "../seg".into()), "a lost file's name is none"),
+            (changed(|manifest| manifest.lost[0].range.end = -6), "what is lost ends before it begins"),
+        ] {
+            assert_eq!(found, Err(BadHeader::Invalid(Invalid(reason))));
+        }
+        // Counts that the file is too short for take no memory.
+        for at in [108, 112] {
+            let mut bytes = manifest().encode();
+            bytes[at..at + 4].fill(0xff);
+            assert!(matches!(Manifest::decode(&sealed(bytes)), Err(BadHeader::Invalid(_))));
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let mut long = manifest();
+        long.lost[0].reason = "ä".repeat(TEXT_BYTES_MAX);
+        let mut cut = long.clone();
+        cut.lost[0].reason = "ä".repeat(TEXT_BYTES_MAX / 2);
+        assert_eq!(Manifest::decode(&long.encode()), Ok(cut));
+    }
+
+    /// Whatever call fails, and if the machine stops there: a start finds the manifest of before or the new one.
+    #[test]
+    fn a_manifest_is_replaced_as_a_whole() {
+        let (before, after) = (manifest(), Manifest { flushed_through: 2_000, segments: vec![], ..manifest() });
+        let calls = {
+            let disk = SimVfs::new(1);
+            before.store(&disk, dir()).unwrap();
+            disk.calls()
+        };
+        let mut found = [0, 0];
+        for seed in 0..calls * 20 {
+            let disk = SimVfs::new(seed);
+            assert_eq!(Manifest::load(&disk, dir()).unwrap(), None);
+            before.store(&disk, dir()).unwrap();
+            let fault = if seed % 2 == 0 { Fault::Stop } else { Fault::Error(ErrorKind::StorageFull) };
+            disk.fault_at(disk.calls() + seed / 2 % calls, fault);
+            after.store(&disk, dir()).unwrap_err();
+            disk.restart();
+            let loaded = Manifest::load(&disk, dir()).unwrap().unwrap();
+            found[usize::from(loaded == after)] += 1;
+            assert!(loaded == before || loaded == after, "{loaded:?}");
+            after.store(&disk, dir()).unwrap();
+            disk.restart();
+            assert_eq!(Manifest::load(&disk, dir()).unwrap(), Some(after.clone()));
+        }
+        assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+    }
+
+    prop_compose! {
+        fn any_segment()(
+            ends: (i64, i64), generation in 0..u64::MAX,
+            series in 1..u32::MAX, more: (u32, u32), bytes: u64, footer_crc: u32,
+        ) -> SegmentMeta {
+            let chunks = u64::from(series) + u64::from(more.0);
+            let points = chunks + u64::from(more.1);
+            let (start, end) = (ends.0.min(ends.1), ends.0.max(ends.1));
+            SegmentMeta { number: 0, generation, start, end, points, chunks, series, bytes, footer_crc }
+        }
+    }
+
+    prop_compose! {
+        fn any_lost()(
+            file in "[a-z0-9 ]{1,20}", reason: String, series: Option<u32>, ends: (i64, i64),
+        ) -> Lost {
+            Lost { file, reason, series: series.map(SeriesId), range: TimeRange::between(ends.0, ends.1) }
+        }
+    }
+
+    prop_compose! {
+        fn any_manifest()(
+            numbers: [u64; 6], count: u32, partition_micros in 1..u64::MAX,
+            mut segments in proptest::collection::vec(any_segment(), 0..9),
+            lost in proptest::collection::vec(any_lost(), 0..5),
+        ) -> Manifest {
+            let [store, flushed_through, log, log_first, number, bytes] = numbers;
+            for (number, segment) in (0..).zip(&mut segments) {
+                segment.number = number;
+            }
+            let series = SeriesFile { number, bytes, count };
+            let of = manifest();
+            let (next_number, next_generation) = (9, u64::MAX);
+            let of = Manifest { next_number, next_generation, partition_micros, segments, lost, ..of };
+            Manifest { store, flushed_through, log, log_first, series, floor: bytes.cast_signed(), ..of }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_manifest_comes_back(manifest in any_manifest()) {
+            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest.clone()));
+            let disk = SimVfs::new(1);
+            manifest.store(&disk, dir()).unwrap();
+            disk.restart();
+            prop_assert_eq!(Manifest::load(&disk, dir()).unwrap(), Some(manifest));
+        }
+
+        /// Behind a checksum that is right: the checks of the content must hold by themselves.
+        #[test]
+        fn changed_bytes_never_panic(
+            manifest in any_manifest(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            end in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut bytes = manifest.encode();
+            for (at, byte) in changes {
+                let at = 24 + at.index(bytes.len() - 24);
+                bytes[at] = byte;
+            }
+            if let Some(end) = end {
+                bytes.truncate(24 + end.index(bytes.len() - 24));
+            }
+            // What passes is what it says, in its one form.
+            if let Ok(manifest) = Manifest::decode(&sealed(bytes.clone())) {
+                prop_assert_eq!(manifest.encode(), sealed(bytes));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Manifest::decode(&bytes);
+            let head = &manifest().encode()[..24];
+            let _ = Manifest::decode(&sealed([head, &bytes[..]].concat()));
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub(crate) struct Recovered {
     pub(crate) memory: Memory,
     pub(crate) next_seq: u64,
     pub(crate) recovery: Recovery,
-    replayed: Replayed,
+    pub(crate) replayed: Replayed,
     damage: Vec<Damage>,
 }
 
@@ -196,6 +196,10 @@ fn open_segments(
         }
         match Segment::open(vfs, &path, manifest.store, meta, Arc::clone(cache)) {
             Ok(segment) => segments.push(Arc::new(segment)),
+            // Gone since the names were listed: another store is writing, and has merged it.
+            Err(_) if !vfs.list(dir).map_err(Error::io("listing", dir))?.contains(&name) => {
+                return Err(Error::Missing { path });
+            }
             Err(error) => lost.push((meta.number, upkeep::lost_segment(&path, meta, error)?)),
         }
     }

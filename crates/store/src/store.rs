@@ -9,6 +9,7 @@ use slung_model::{Clock, Point, Query, Seq, SeriesId, SeriesKey, TimeRange};
 
 use crate::commit::Shared;
 use crate::recover::{Recovered, recover};
+use crate::tools::settled;
 use crate::vfs::Vfs;
 use crate::{Error, Options, Recovery, Snapshot, Stats};
 
@@ -105,18 +106,8 @@ impl Store {
     /// As [`Store::open`], without [`Error::Locked`]. A store that writes may remove files meanwhile: then it is tried again,
     /// and what is missing in the end is an error.
     pub fn open_read_only(vfs: Arc<dyn Vfs>, dir: &Path, options: Options) -> Result<(Self, Recovery), Error> {
-        /// Flushes are seconds apart, and opening takes less.
-        const TRIES: usize = 5;
         options.validate()?;
-        let mut tries = 0;
-        let recovered = loop {
-            tries += 1;
-            match recover(Arc::clone(&vfs), dir, &options, true) {
-                Err(Error::Missing { .. }) if tries < TRIES => {}
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
-                done => break done?,
-            }
-        };
+        let recovered = settled(|| recover(Arc::clone(&vfs), dir, &options, true))?;
         let Recovered { disk, catalogue, memory, next_seq, recovery, .. } = recovered;
         let log_bytes = recovery.log_bytes;
         let shared = Shared::new(disk, Arc::new(slung_model::SystemClock), catalogue, memory, next_seq, log_bytes);

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::manifest::Lost;
 use crate::output::{Cuts, Output};
 use crate::pieces::{Piece, SeriesReader, intact};
-use crate::segment::{ChunkMeta, Effort, Scan, Segment, SegmentMeta};
+use crate::segment::{Chunk, ChunkMeta, Effort, Scan, Segment, SegmentMeta};
 use crate::{Damage, Error, Options};
 
 /// Segments of the newest partition are merged when there are so many of a size: that many are read at once where a query
@@ -82,14 +82,8 @@ fn is_seamless(run: &[&SegmentMeta], all: &[SegmentMeta]) -> bool {
 }
 
 /// The time before which points are given up now; `None` where that is as it was.
-pub(crate) fn plan_retention(
-    segments: &[SegmentMeta],
-    newest_in_memory: Option<i64>,
-    floor: i64,
-    now: i64,
-    options: &Options,
-) -> Option<i64> {
-    let newest = segments.iter().map(|segment| segment.end).chain(newest_in_memory).max()?;
+pub(crate) fn plan_retention(segments: &[SegmentMeta], floor: i64, now: i64, options: &Options) -> Option<i64> {
+    let newest = segments.iter().map(|segment| segment.end).max()?;
     let by_age = options.retention_micros.map(|age| {
         let width = options.partition_micros;
         // Rounding down to where a partition begins can't leave the range of a timestamp that is accepted.
@@ -144,7 +138,7 @@ pub(crate) fn rewrite(
         let mut pieces = Vec::new();
         for (segment, scan) in std::iter::zip(inputs, &mut scans) {
             while let Some(chunk) = next_of(scan, series, &mut damage)? {
-                pieces.push(Piece::Disk(Arc::clone(segment), chunk));
+                pieces.push(Piece::Disk(Chunk::new(segment, chunk)));
             }
         }
         for range in keep(series) {
@@ -199,5 +193,116 @@ pub(crate) fn lost_segment(path: &Path, meta: &SegmentMeta, error: ReadError) ->
     match error {
         ReadError::Damaged(damage) => Ok(Lost { range: meta.range(), ..lost(&Damage { path: path.into(), ..damage }) }),
         other => Err(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WEEK: i64 = 1_000;
+
+    fn segment(number: u64, generation: u64, start: i64, end: i64, bytes: u64) -> SegmentMeta {
+        SegmentMeta { number, generation, start, end, points: 10, chunks: 1, series: 1, bytes, footer_crc: 0 }
+    }
+
+    #[test]
+    fn four_of_a_size_in_the_newest_partition_are_merged() {
+        let three: Vec<SegmentMeta> = (1..=3).map(|n| segment(n, n, 0, 999, 100)).collect();
+        assert_eq!(plan_merge(&three, WEEK), None);
+        let four: Vec<SegmentMeta> = (1..=4).map(|n| segment(n, n, 0, 999, 100)).collect();
+        assert_eq!(plan_merge(&four, WEEK), Some(vec![1, 2, 3, 4]));
+        // What was merged already is left alone until as much has come again.
+        let mut with_large = four;
+        with_large[0].bytes = 1_000;
+        assert_eq!(plan_merge(&with_large, WEEK), None);
+        with_large.push(segment(5, 5, 0, 999, 100));
+        assert_eq!(plan_merge(&with_large, WEEK), Some(vec![2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn two_are_enough_in_a_partition_that_only_gets_late_data() {
+        let segments = [segment(1, 1, 0, 10, 100), segment(2, 2, 5, 20, 100), segment(3, 3, 1_000, 1_010, 100)];
+        assert_eq!(plan_merge(&segments, WEEK), Some(vec![1, 2]));
+        // Each partition for itself.
+        let apart = [segment(1, 1, 0, 10, 100), segment(2, 2, 1_000, 1_010, 100), segment(3, 3, 2_000, 2_010, 100)];
+        assert_eq!(plan_merge(&apart, WEEK), None);
+    }
+
+    /// Merging 1 and 3 would make points of 1 count as newer than those of 2, which replaced them.
+    #[test]
+    fn nothing_is_merged_across_a_segment_that_lies_between() {
+        let mixed = segment(2, 2, -5_000, 500, 100);
+        let segments = [segment(1, 1, 0, 10, 100), mixed, segment(3, 3, 0, 10, 100), segment(4, 4, 1_000, 1_001, 1)];
+        assert_eq!(plan_merge(&segments, WEEK), None);
+        let elsewhere = segment(2, 2, -5_000, -1, 100);
+        let segments =
+            [segment(1, 1, 0, 10, 100), elsewhere, segment(3, 3, 0, 10, 100), segment(4, 4, 1_000, 1_001, 1)];
+        assert_eq!(plan_merge(&segments, WEEK), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn the_largest_are_left_alone() {
+        let large = MERGED_BYTES_MAX + 1;
+        let segments: Vec<SegmentMeta> = (1..=5).map(|n| segment(n, n, 0, 999, large)).collect();
+        assert_eq!(plan_merge(&segments, WEEK), None);
+    }
+
+    #[test]
+    fn retention_follows_the_events_and_the_clock_whichever_is_behind() {
+        let segments = [segment(1, 1, 0, 999, 100), segment(2, 2, 5_000, 5_999, 100)];
+        let options = Options { partition_micros: WEEK, retention_micros: Some(3_000), ..Options::default() };
+        // The clock is at 6,100: what is before 3,100 is too old, by whole partitions.
+        assert_eq!(plan_retention(&segments, i64::MIN, 6_100, &options), Some(2_000));
+        assert_eq!(plan_retention(&segments, 2_000, 6_100, &options), None, "nothing new");
+        // It jumps ahead by years: the events say that it is wrong.
+        assert_eq!(plan_retention(&segments, i64::MIN, 1 << 50, &options), Some(2_000));
+        // It jumps back, or one event is far ahead.
+        assert_eq!(plan_retention(&segments, 0, 500, &options), None);
+        assert_eq!(plan_retention(&segments, i64::MIN, i64::MIN, &options), None);
+    }
+
+    #[test]
+    fn retention_by_size_gives_up_the_oldest_and_never_the_newest() {
+        let segments = [segment(1, 1, 0, 999, 100), segment(2, 2, 500, 1_500, 100), segment(3, 3, 5_000, 5_999, 100)];
+        let with = |bytes_max| Options { disk_bytes_max: Some(bytes_max), ..Options::default() };
+        assert_eq!(plan_retention(&segments, i64::MIN, 0, &with(300)), None);
+        assert_eq!(plan_retention(&segments, i64::MIN, 0, &with(299)), Some(1_000));
+        assert_eq!(plan_retention(&segments, i64::MIN, 0, &with(100)), Some(1_501));
+        assert_eq!(plan_retention(&segments, i64::MIN, 0, &with(0)), Some(1_501));
+        assert_eq!(plan_retention(&[], i64::MIN, 0, &with(0)), None);
+    }
+
+    proptest! {
+        /// Whatever there is: merging ends, and no plan crosses a segment in between.
+        #[test]
+        fn plans_are_seamless_and_come_to_an_end(
+            all in proptest::collection::vec((0i64..5_000, 0i64..2_000, 1u64..1_000_000), 0..40),
+        ) {
+            let mut segments: Vec<SegmentMeta> = std::iter::zip(1.., all)
+                .map(|(n, (start, length, bytes))| segment(n, n, start, start + length, bytes))
+                .collect();
+            let mut rounds = 0;
+            while let Some(plan) = plan_merge(&segments, WEEK) {
+                rounds += 1;
+                prop_assert!(rounds <= 40 && plan.len() >= RUN_MIN_OLD);
+                let (inputs, others): (Vec<SegmentMeta>, Vec<SegmentMeta>) =
+                    segments.into_iter().partition(|segment| plan.contains(&segment.number));
+                prop_assert_eq!(inputs.len(), plan.len());
+                let generations = || inputs.iter().map(|segment| segment.generation);
+                let (low, high) = (generations().min().unwrap(), generations().max().unwrap());
+                let start = inputs.iter().map(|segment| segment.start).min().unwrap();
+                let end = inputs.iter().map(|segment| segment.end).max().unwrap();
+                for other in &others {
+                    let overlaps = other.start <= end && start <= other.end;
+                    prop_assert!(!overlaps || other.generation < low || other.generation > high);
+                }
+                segments = others;
+                let bytes = inputs.iter().map(|segment| segment.bytes).sum();
+                segments.push(segment(1_000 + rounds, high, start, end, bytes));
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ mod commands;
 mod durability;
 mod idle;
 mod ingest;
+mod kill;
 mod live;
 mod server;
 mod workflows;

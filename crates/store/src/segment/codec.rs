@@ -20,7 +20,7 @@ pub(crate) enum Effort {
 }
 
 /// The points of a chunk, with room that serves one chunk after the other.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Columns {
     /// Microseconds since the Unix epoch, strictly rising.
     pub(crate) timestamps: Vec<i64>,
@@ -118,8 +118,8 @@ fn config(effort: Effort) -> ChunkConfig {
     })
 }
 
-/// Appends a column: pco's version, the description of its one chunk, its one page. Answers how it took differences, which
-/// is the expensive thing to find out.
+/// Appends a column: pco's version, the description of its one chunk, its one page. Answers how it took differences,
+/// which is the expensive thing to find out.
 fn encode_pco<T: pco::data_types::Number>(
     column: &[T],
     config: &ChunkConfig,
@@ -147,11 +147,16 @@ pub(super) fn decode(summary: &Summary, payload: &[u8], columns: &mut Columns) -
     let mut fields = Fields(payload);
     let (how_timestamps, how_values) = (fields.u8()?, fields.u8()?);
     let payload = match how_timestamps {
+        // These rise by the way they are made.
         REGULAR => decode_regular(summary, timestamps).map(|()| fields)?,
         1..=DELTA_BYTES_MAX => decode_deltas(summary, usize::from(how_timestamps), fields, timestamps)?,
         PCO_TIMESTAMPS => decode_pco(fields, timestamps, scratch)?,
         _ => return Err(Invalid("a chunk's timestamps are of an unknown kind")),
     };
+    // Not `all`, which stops at the first and so does not run several at once.
+    if how_timestamps != REGULAR && timestamps.windows(2).fold(false, |falls, pair| falls | (pair[0] >= pair[1])) {
+        return Err(NOT_RISING);
+    }
     let rest = match how_values {
         CONSTANT => {
             values.fill(summary.first());
@@ -168,6 +173,9 @@ pub(super) fn decode(summary: &Summary, payload: &[u8], columns: &mut Columns) -
 fn decode_regular(summary: &Summary, timestamps: &mut [i64]) -> Result<(), Invalid> {
     let (span, steps) = (summary.end().abs_diff(summary.start()), timestamps.len() as u64 - 1);
     let step = (span / steps).cast_signed();
+    if step == 0 {
+        return Err(NOT_RISING);
+    }
     let mut at = summary.start();
     for timestamp in timestamps {
         *timestamp = at;
@@ -204,8 +212,8 @@ fn decode_raw<'a>(mut payload: Fields<'a>, values: &mut [f64]) -> Result<Fields<
 }
 
 /// Reads a column and answers what follows it. pco takes memory for what the bytes announce before it sees whether they
-/// keep it, so the two announcements that could be large and that we never write are refused first: a dictionary of up to
-/// 256 MiB, and a window that is longer than the chunk.
+/// keep it, so the two announcements that could be large and that we never write are refused first: a dictionary of up
+/// to 256 MiB, and a window that is longer than the chunk.
 fn decode_pco<'a, T: pco::data_types::Number>(
     payload: Fields<'a>,
     column: &mut [T],
@@ -231,21 +239,16 @@ fn decode_pco<'a, T: pco::data_types::Number>(
     Ok(Fields(page.into_src()))
 }
 
-/// Everything that a reader relies on.
+const NOT_RISING: Invalid = Invalid("a chunk's timestamps do not rise");
+
+/// Everything else that a reader relies on.
 fn check(summary: &Summary, timestamps: &[i64], values: &[f64]) -> Result<(), Invalid> {
     if timestamps.first() != Some(&summary.start()) || timestamps.last() != Some(&summary.end()) {
         return Err(Invalid("a chunk's timestamps are not those of its summary"));
     }
-    // Not `all`, which stops at the first and so does not run several at once.
-    if timestamps.windows(2).fold(false, |falls, pair| falls | (pair[0] >= pair[1])) {
-        return Err(Invalid("a chunk's timestamps do not rise"));
-    }
-    if values.iter().fold(false, |any, value| any | !value.is_finite()) {
-        return Err(Invalid("a chunk's value is not finite"));
-    }
     let ends = [(values.first(), summary.first()), (values.last(), summary.last())];
     let same_ends = ends.iter().all(|(found, known)| found.is_some_and(|found| found.to_bits() == known.to_bits()));
-    let (min, max) = min_max(values);
+    let (min, max) = min_max(values).ok_or(Invalid("a chunk's value is not finite"))?;
     let known = [Op::Min, Op::Max].map(|op| summary.aggregate().value(op));
     if !same_ends || known != [Some(min), Some(max)] {
         return Err(Invalid("a chunk's values are not those of its summary"));
@@ -253,17 +256,207 @@ fn check(summary: &Summary, timestamps: &[i64], values: &[f64]) -> Result<(), In
     Ok(())
 }
 
-/// In lanes, so that the processor compares several at once.
-fn min_max(values: &[f64]) -> (f64, f64) {
+/// The smallest and the largest; `None` where one is not finite. In lanes, so that the processor looks at several at once.
+fn min_max(values: &[f64]) -> Option<(f64, f64)> {
     const LANES: usize = 8;
-    let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let (mut min, mut max, mut zero) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES], [0.0; LANES]);
     let (groups, rest) = values.as_chunks::<LANES>();
     for group in groups {
         for lane in 0..LANES {
             min[lane] = if group[lane] < min[lane] { group[lane] } else { min[lane] };
             max[lane] = if group[lane] > max[lane] { group[lane] } else { max[lane] };
+            // What is not finite gives no number, and so does all that this is added to.
+            zero[lane] += group[lane] * 0.0;
         }
     }
+    let is_finite = zero == [0.0; LANES] && rest.iter().all(|value| value.is_finite());
     let least = min.iter().chain(rest).fold(f64::INFINITY, |a, b| a.min(*b));
-    (least, max.iter().chain(rest).fold(f64::NEG_INFINITY, |a, b| a.max(*b)))
+    let greatest = max.iter().chain(rest).fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+    is_finite.then_some((least, greatest))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use pco::ModeSpec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(timestamps: &[i64], values: &[f64], effort: Effort) -> (Vec<u8>, Effort) {
+        let mut payload = Vec::new();
+        let effort = encode(timestamps, values, effort, &mut payload);
+        (payload, effort)
+    }
+
+    fn decoded(timestamps: &[i64], values: &[f64], payload: &[u8]) -> Result<(Vec<i64>, Vec<f64>), Invalid> {
+        let mut columns = Columns::default();
+        let summary = Summary::of(timestamps, values).unwrap();
+        decode(&summary, payload, &mut columns).map(|()| (columns.timestamps, columns.values))
+    }
+
+    /// Both columns come back; answers how they were kept, and in how many bytes.
+    fn kept(timestamps: &[i64], values: &[f64], effort: Effort) -> (u8, u8, usize) {
+        let (payload, _) = encoded(timestamps, values, effort);
+        let decoded = decoded(timestamps, values, &payload).unwrap();
+        let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!((&decoded.0[..], bits(&decoded.1)), (timestamps, bits(values)));
+        (payload[0], payload[1], payload.len())
+    }
+
+    fn noise(count: usize) -> Vec<f64> {
+        let mut random = 1_u64;
+        std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 11) as f64 / (1_u64 << 53) as f64 * 100.0
+        })
+        .take(count)
+        .collect()
+    }
+
+    #[test]
+    fn each_column_is_kept_in_the_smallest_way() {
+        let regular: Vec<i64> = (0..1_000).map(|i| 1_700_000_000_000_000 + i * 1_000).collect();
+        let jitter: Vec<i64> = regular.iter().map(|at| at + at / 1_000 * 37 % 101).collect();
+        let waves: Vec<f64> = (0..1_000).map(|i| f64::from(i % 50) / 4.0).collect();
+        for effort in [Effort::Flush, Effort::Compaction] {
+            assert_eq!(kept(&regular, &[-0.0; 1_000], effort), (REGULAR, CONSTANT, 2));
+            let (how, values, bytes) = kept(&jitter, &waves, effort);
+            assert_eq!((how, values), (PCO_TIMESTAMPS, PCO_VALUES));
+            assert!(bytes < 2_500, "{bytes}");
+            let (how, values, bytes) = kept(&regular, &noise(1_000), effort);
+            assert_eq!((how, values), (REGULAR, PCO_VALUES));
+            assert!(bytes < 7_200, "{bytes}");
+            assert_eq!(kept(&[1, 2, 4], &[1.0, 2.0, 3.0], effort), (1, RAW, 2 + 2 + 24));
+            assert_eq!(kept(&[i64::MIN, 0, i64::MAX], &[1.0, 2.0, 3.0], effort), (8, RAW, 2 + 16 + 24));
+            assert_eq!(kept(&[i64::MIN, i64::MAX], &[f64::MIN, f64::MAX], effort), (REGULAR, RAW, 2 + 16));
+        }
+    }
+
+    #[test]
+    fn what_more_effort_can_not_improve_says_so() {
+        let regular: Vec<i64> = (0..1_000).collect();
+        let waves: Vec<f64> = (0..1_000).map(|i| f64::from(i * i % 50) / 4.0).collect();
+        assert_eq!(encoded(&regular, &noise(1_000), Effort::Flush).1, Effort::Compaction);
+        assert_eq!(encoded(&regular, &[1.0; 1_000], Effort::Flush).1, Effort::Compaction);
+        assert_eq!(encoded(&regular, &waves, Effort::Flush).1, Effort::Flush);
+        assert_eq!(encoded(&regular, &waves, Effort::Compaction).1, Effort::Compaction);
+    }
+
+    #[test]
+    fn points_that_break_a_rule_are_refused_behind_a_right_checksum() {
+        let (timestamps, values) = ([1, 2, 4], [1.0, 2.0, 3.0]);
+        let (good, _) = encoded(&timestamps, &values, Effort::Flush);
+        let changed = |at: usize, bytes: &[u8]| {
+            let mut bad = good.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            bad
+        };
+        for (payload, reason) in [
+            (changed(2, &[0]), "a chunk's timestamps are not those of its summary"),
+            (changed(2, &[0, 3]), "a chunk's timestamps do not rise"),
+            (changed(4, &2_f64.to_le_bytes()), "a chunk's values are not those of its summary"),
+            (changed(12, &f64::NAN.to_le_bytes()), "a chunk's value is not finite"),
+            (changed(12, &4_f64.to_le_bytes()), "a chunk's values are not those of its summary"),
+            (changed(0, &[10]), "a chunk's timestamps are of an unknown kind"),
+            (changed(1, &[3]), "a chunk's values are of an unknown kind"),
+            (changed(0, &[REGULAR]), "there is more than there should be"),
+            (good[..good.len() - 1].to_vec(), "it is cut short"),
+            (vec![], "it is cut short"),
+        ] {
+            assert_eq!(decoded(&timestamps, &values, &payload).unwrap_err(), Invalid(reason));
+        }
+        // As many points as no chunk has.
+        let many: Vec<i64> = (0..=CHUNK_POINTS_MAX as i64).collect();
+        assert!(decoded(&many, &vec![1.0; many.len()], &[REGULAR, CONSTANT]).is_err());
+    }
+
+    /// Columns that pco would take much memory for, although they hold little.
+    #[test]
+    fn columns_that_announce_much_are_refused() {
+        let timestamps: Vec<i64> = (0..1_000).collect();
+        let values: Vec<f64> = noise(10).into_iter().cycle().take(1_000).collect();
+        let mut payload = vec![REGULAR, PCO_VALUES];
+        encode_pco(&values, &config(Effort::Flush).with_mode_spec(ModeSpec::TryDict), &mut payload).unwrap();
+        let refused = decoded(&timestamps, &values, &payload).unwrap_err();
+        assert_eq!(refused, Invalid("a chunk's column has a dictionary"));
+
+        let lookback = config(Effort::Flush).with_mode_spec(ModeSpec::Classic).with_delta_spec(DeltaSpec::TryLookback);
+        let mut payload = vec![REGULAR, PCO_VALUES];
+        let long: Vec<f64> = noise(1_000).into_iter().cycle().take(1 << 14).collect();
+        encode_pco(&long, &lookback, &mut payload).unwrap();
+        let refused = decoded(&timestamps, &values, &payload).unwrap_err();
+        assert_eq!(refused, Invalid("a chunk's column looks back further than the chunk is long"));
+        // One that is as long as the chunk is fine.
+        let mut payload = vec![REGULAR, PCO_VALUES];
+        encode_pco(&values, &lookback, &mut payload).unwrap();
+        assert_eq!(decoded(&timestamps, &values, &payload), Ok((timestamps, values)));
+    }
+
+    /// Timestamps, values, payload.
+    type Kept = (Vec<i64>, Vec<f64>, Vec<u8>);
+
+    /// All ways of pco to keep a column: what bytes may announce, whether or not we write it.
+    fn payloads() -> Vec<Kept> {
+        let timestamps: Vec<i64> = (0..700).map(|i| i * 1_000 + i * i % 13 * 50).collect();
+        let values: Vec<f64> = (0..700).map(|i| f64::from(i * i % 97) / 4.0).collect();
+        let modes = [
+            ModeSpec::Classic,
+            ModeSpec::TryFloatMult(0.25),
+            ModeSpec::TryFloatQuant(20),
+            ModeSpec::TryDict,
+            ModeSpec::Auto,
+        ];
+        let deltas = [DeltaSpec::NoOp, DeltaSpec::TryConsecutive(2), DeltaSpec::TryLookback];
+        let mut payloads = Vec::new();
+        for (mode, delta) in modes.iter().flat_map(|mode| deltas.iter().map(move |delta| (mode, delta))) {
+            let config = config(Effort::Flush).with_mode_spec(mode.clone()).with_delta_spec(delta.clone());
+            let mut payload = vec![PCO_TIMESTAMPS, PCO_VALUES];
+            let times = ChunkConfig::default().with_delta_spec(delta.clone());
+            encode_pco(&timestamps, &times, &mut payload).unwrap();
+            encode_pco(&values, &config, &mut payload).unwrap();
+            payloads.push((timestamps.clone(), values.clone(), payload));
+        }
+        payloads
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_payloads_never_panic(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            how in (0..11_u8, 0..4_u8),
+            count in prop_oneof![2..50_i64, Just(CHUNK_POINTS_MAX as i64)],
+        ) {
+            let timestamps: Vec<i64> = (0..count).collect();
+            let values = vec![1.0; timestamps.len()];
+            // With the version that pco writes, for it refuses most others.
+            let payload = [&[how.0, how.1, 4, 1], &payload[..]].concat();
+            let _ = decoded(&timestamps, &values, &payload);
+        }
+
+        /// Most of it makes sense: the heads of columns are where lengths stand, so most changes go there.
+        #[test]
+        fn changed_payloads_never_panic(
+            which in any::<prop::sample::Index>(),
+            changes in proptest::collection::vec((0..4_096_usize, any::<u8>(), any::<bool>()), 1..5),
+            cut in proptest::option::weighted(0.1, any::<prop::sample::Index>()),
+        ) {
+            static PAYLOADS: LazyLock<Vec<Kept>> = LazyLock::new(payloads);
+            let (timestamps, values, payload) = which.get(&PAYLOADS);
+            let mut payload = payload.clone();
+            for (at, byte, in_head) in changes {
+                let at = at % if in_head { 64 } else { payload.len() };
+                payload[at] = byte;
+            }
+            if let Some(cut) = cut {
+                payload.truncate(cut.index(payload.len()));
+            }
+            // What passes has as many points as the summary says, which rise and end where it says.
+            if let Ok((found, found_values)) = decoded(timestamps, values, &payload) {
+                prop_assert_eq!((found.len(), found_values.len()), (timestamps.len(), values.len()));
+                prop_assert!(found.is_sorted_by(|a, b| a < b) && found.last() == timestamps.last());
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Segments: immutable files of compressed chunks. Whoever writes one names it in the manifest, and it never changes.
 //!
 //! Nothing here knows of the log, the points in memory or which segments live. `docs/format/segment.md` describes the
-//! bytes; [`format`] makes and checks those of the index, [`codec`] those of the points.
+//! bytes; [`mod@format`] makes and checks those of the index, [`codec`] those of the points.
 
 mod codec;
 mod format;
@@ -13,11 +13,11 @@ mod writer;
 use slung_model::{SeriesId, Summary, TimeRange};
 
 pub(crate) use self::codec::{Columns, Effort};
-pub(crate) use self::reader::{IndexCache, Scan, Segment};
+pub(crate) use self::reader::{Chunk, IndexCache, Scan, Segment};
 pub(crate) use self::writer::SegmentWriter;
 
-/// The most points in one chunk, a property of the format. At 64k points chunks are 5 % smaller, at 1k pco takes twice as
-/// long for a point.
+/// The most points in one chunk, a property of the format. At 64k points chunks are 5 % smaller, at 1k pco takes twice
+/// as long for a point.
 pub(crate) const CHUNK_POINTS_MAX: usize = 8192;
 
 /// What is known of a chunk without reading its points.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use slung_model::{SeriesId, Summary, TimeRange};
+use slung_model::{Op, SeriesId, Summary, TimeRange};
 
 use super::format::{self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, PageRecord, Seal};
 use super::{ChunkMeta, Columns, SegmentMeta, codec};
@@ -57,7 +57,7 @@ impl Segment {
         meta: &SegmentMeta,
         cache: Arc<IndexCache>,
     ) -> Result<Self, ReadError> {
-        let file = vfs.open(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
+        let file = vfs.open_read(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
         let seal = Seal::new(store, meta.number);
         let mut segment = Self { file, path: path.into(), meta: meta.clone(), seal, store, pages: Vec::new(), cache };
         segment.pages = segment.read_directory()?;
@@ -147,16 +147,24 @@ impl Segment {
         overlap(self.meta.range(), range) && self.pages_of(series, range).next().is_some()
     }
 
-    /// The chunks of a series that have points in that range or around it, in the order of time.
-    pub(crate) fn chunks(&self, series: SeriesId, range: TimeRange) -> Result<Vec<ChunkMeta>, ReadError> {
-        let mut found = Vec::new();
-        for index in self.pages_of(series, range) {
-            let page = self.cached_page(index)?;
-            let first = page.partition_point(|chunk| chunk.series < series);
-            let of_series = page[first..].iter().take_while(|chunk| chunk.series == series);
-            found.extend(of_series.filter(|chunk| overlap(chunk.range(), range)).cloned());
-        }
-        Ok(found)
+    /// The chunks of a series that have points in that range or around it, in the order of time, a page at a time. A page that
+    /// can't be read is one error, and the next page follows.
+    pub(crate) fn chunks(
+        self: &Arc<Self>,
+        series: SeriesId,
+        range: TimeRange,
+    ) -> impl Iterator<Item = Result<impl Iterator<Item = Chunk>, ReadError>> {
+        self.pages_of(series, range).map(move |index| {
+            let chunks = self.cached_page(index)?;
+            // In a page chunks rise by series and time, and do not overlap.
+            let first = chunks.partition_point(|chunk| {
+                chunk.series < series || chunk.series == series && chunk.summary.end() < range.start
+            });
+            let count = chunks[first..]
+                .partition_point(|chunk| chunk.series == series && chunk.summary.start() <= range.end);
+            let page = Arc::new(IndexPage { segment: Arc::clone(self), chunks });
+            Ok((first..first + count).map(move |index| Chunk { page: Arc::clone(&page), index }))
+        })
     }
 
     fn cached_page(&self, index: usize) -> Result<Arc<[ChunkMeta]>, ReadError> {
@@ -167,6 +175,11 @@ impl Segment {
         let page: Arc<[ChunkMeta]> = self.page(index)?.into();
         self.cache.0.insert(key, page.clone());
         Ok(page)
+    }
+
+    #[cfg(test)]
+    pub(super) fn page_record(&self, index: usize) -> &PageRecord {
+        &self.pages[index]
     }
 
     fn page(&self, index: usize) -> Result<Vec<ChunkMeta>, ReadError> {
@@ -182,8 +195,8 @@ impl Segment {
         format::decode_page(record, &bytes).map_err(invalid)
     }
 
-    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error, and
-    /// the next page follows.
+    /// Every chunk in the order of the file, a page at a time, past the cache. A page that can't be read is one error,
+    /// and the next page follows.
     pub(crate) fn scan(&self) -> Scan<'_> {
         Scan { segment: self, next_page: 0, page: Vec::new().into_iter() }
     }
@@ -220,8 +233,8 @@ impl Segment {
         result
     }
 
-    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries and
-    /// totals are those of the points. Reports whatever is damaged, and fails where the system does.
+    /// Reads every byte of the file and checks it: all of [`Segment::open`], each page, each chunk, and that summaries
+    /// and totals are those of the points. Reports whatever is damaged, and fails where the system does.
     pub(crate) fn verify(&self, columns: &mut Columns, mut report: impl FnMut(Damage)) -> Result<(), ReadError> {
         let mut take = |result: Result<(), ReadError>| match result {
             Err(ReadError::Damaged(damage)) => {
@@ -265,7 +278,8 @@ impl Segment {
     ) -> Result<(), ReadError> {
         let damaged = |reason| self.damage(chunk.offset, reason, Some(chunk.series), chunk.range());
         self.read(chunk, columns)?;
-        if Summary::of(&columns.timestamps, &columns.values) != Some(chunk.summary) {
+        let found = Summary::of(&columns.timestamps, &columns.values);
+        if !found.is_some_and(|found| same_but_for_rounding(&found, &chunk.summary)) {
             return Err(damaged("a chunk's points are not those of its summary"));
         }
         if last.is_some_and(|last| !format::comes_before(last, chunk)) {
@@ -275,8 +289,56 @@ impl Segment {
     }
 }
 
+/// Whether two summaries agree in what [`Segment::read`] does not look at. Another version may have added up in another
+/// order, so not to the bit.
+fn same_but_for_rounding(found: &Summary, known: &Summary) -> bool {
+    let of = |summary: &Summary, op| summary.aggregate().value(op).unwrap_or_default();
+    let largest = of(found, Op::Min).abs().max(of(found, Op::Max).abs());
+    let total = largest * found.count() as f64;
+    let parts = |summary: &Summary| {
+        let std_dev = summary.spread().std_dev().unwrap_or_default();
+        [(of(summary, Op::Sum), total), (summary.increase().increase(), total), (std_dev, largest * 1e3)]
+    };
+    std::iter::zip(parts(found), parts(known)).all(|((a, scale), (b, _))| a == b || (a - b).abs() <= scale * 1e-12)
+}
+
 fn overlap(a: TimeRange, b: TimeRange) -> bool {
     a.start <= b.end && b.start <= a.end
+}
+
+/// A page of the index with the segment that it is of.
+struct IndexPage {
+    segment: Arc<Segment>,
+    chunks: Arc<[ChunkMeta]>,
+}
+
+/// A chunk to be read when asked for. It shares its page with those beside it, as a query may take 100,000 of them.
+#[derive(Clone)]
+pub(crate) struct Chunk {
+    page: Arc<IndexPage>,
+    index: usize,
+}
+
+impl Chunk {
+    /// A chunk by itself.
+    pub(crate) fn new(segment: &Arc<Segment>, chunk: ChunkMeta) -> Self {
+        Self { page: Arc::new(IndexPage { segment: Arc::clone(segment), chunks: Arc::new([chunk]) }), index: 0 }
+    }
+
+    /// What it is a chunk of.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.page.segment
+    }
+
+    /// What is known of it.
+    pub(crate) fn meta(&self) -> &ChunkMeta {
+        &self.page.chunks[self.index]
+    }
+
+    /// Reads its points. After an error the columns hold anything.
+    pub(crate) fn read(&self, columns: &mut Columns) -> Result<(), ReadError> {
+        self.segment().read(self.meta(), columns)
+    }
 }
 
 /// The chunks of a segment; see [`Segment::scan`].

@@ -68,9 +68,9 @@ impl SegmentWriter {
     /// nothing may be added any more.
     ///
     /// # Panics
-    /// Unless there are 1 to [`CHUNK_POINTS_MAX`] points, as many timestamps as values, and the chunk comes after the one
-    /// before it in the order of series and time. That timestamps rise strictly and values are finite is not looked at: a
-    /// chunk that breaks this can't be read again.
+    /// Unless there are 1 to [`CHUNK_POINTS_MAX`] points, as many timestamps as values, and the chunk comes after the
+    /// one before it in the order of series and time. That timestamps rise strictly and values are finite is not looked
+    /// at: a chunk that breaks this can't be read again.
     pub(crate) fn add(
         &mut self,
         series: SeriesId,
@@ -94,8 +94,8 @@ impl SegmentWriter {
         self.push(&ChunkMeta { series, summary, last_seq, effort, offset, bytes, crc })
     }
 
-    /// Adds a chunk of another segment as it is, by the payload that [`super::Segment::payload`] gave. After an error nothing
-    /// may be added any more.
+    /// Adds a chunk of another segment as it is, by the payload that [`super::Segment::payload`] gave. After an error
+    /// nothing may be added any more.
     ///
     /// # Panics
     /// Unless the chunk comes after the one before it in the order of series and time.
