@@ -57,7 +57,7 @@ impl Segment {
         meta: &SegmentMeta,
         cache: Arc<IndexCache>,
     ) -> Result<Self, ReadError> {
-        let file = vfs.open(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
+        let file = vfs.open_read(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
         let seal = Seal::new(store, meta.number);
         let mut segment = Self { file, path: path.into(), meta: meta.clone(), seal, store, pages: Vec::new(), cache };
         segment.pages = segment.read_directory()?;
