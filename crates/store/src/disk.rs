@@ -248,7 +248,9 @@ impl Disk {
     pub(crate) fn keep_reserve(&self) {
         let path = self.dir.join(RESERVE_NAME);
         let bytes = self.options.reserve_bytes;
-        if bytes == 0 || self.vfs.open_read(&path).is_ok() {
+        // One that a crash or a full disk cut is none.
+        let is_whole = |size: u64| usize::try_from(size).is_ok_and(|size| size >= bytes);
+        if bytes == 0 || self.vfs.open_read(&path).and_then(|file| file.size()).is_ok_and(is_whole) {
             return;
         }
         // Not zeros, which some file systems don't store.
