@@ -309,7 +309,8 @@ pub(crate) fn is_ours(name: &str) -> bool {
     let number = |prefix: &str| {
         name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    number(SEGMENT_PREFIX) || number(SERIES_PREFIX) || number("log-") || name.ends_with(".new")
+    let is_new_log = |name: &str| name.strip_suffix(".new").is_some_and(|name| log::file_numbers(&[name.into()]).len() == 1);
+    number(SEGMENT_PREFIX) || number(SERIES_PREFIX) || number("log-") || name == "manifest.new" || is_new_log(name)
 }
 
 impl Disk {
