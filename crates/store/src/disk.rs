@@ -106,6 +106,13 @@ impl Disk {
         Arc::clone(&self.books().version)
     }
 
+    /// Answers say that this may be missing, for a store that can't keep it aside.
+    pub(crate) fn tell(&self, damage: &[Damage]) {
+        let mut books = self.books();
+        let lost = books.version.lost.iter().chain(damage).cloned().collect();
+        books.version = Arc::new(Version::new(books.version.segments().to_vec(), lost, books.version.floor));
+    }
+
     /// The width of a partition, microseconds.
     pub(crate) fn partition_micros(&self) -> i64 {
         self.options.partition_micros

@@ -48,7 +48,7 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
     }
     let cache = Arc::new(IndexCache::new(options.index_cache_bytes_max));
     let mut damage = Vec::new();
-    let (segments, lost) = open_segments(&*vfs, dir, &manifest, &names, &cache)?;
+    let (segments, lost) = open_segments(&*vfs, dir, &manifest, &cache)?;
     let mut catalogue = Catalogue::default();
     let series = SeriesFile::load(&*vfs, dir, manifest.store, manifest.series, &mut catalogue, &mut damage, read_only)?;
     let known = lost_in(dir, &manifest.lost);
@@ -87,6 +87,9 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
         damage: disk.version().lost.iter().chain(&damage).chain(&replayed.damage).cloned().collect(),
     };
     damage.extend(replayed.damage.iter().cloned());
+    if read_only {
+        disk.tell(&damage);
+    }
     Ok(Recovered { disk, catalogue, memory, next_seq, recovery, replayed, damage })
 }
 
@@ -180,20 +183,10 @@ fn forget_removed(vfs: &dyn Vfs, dir: &Path, manifest: &mut Manifest) -> Result<
 
 type Opened = (Vec<Arc<Segment>>, Vec<(u64, Lost)>);
 
-fn open_segments(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    manifest: &Manifest,
-    names: &[String],
-    cache: &Arc<IndexCache>,
-) -> Result<Opened, Error> {
+fn open_segments(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest, cache: &Arc<IndexCache>) -> Result<Opened, Error> {
     let (mut segments, mut lost) = (Vec::new(), Vec::new());
     for meta in &manifest.segments {
-        let name = segment_name(meta.number);
-        let path = dir.join(&name);
-        if !names.contains(&name) {
-            return Err(Error::Missing { path });
-        }
+        let path = dir.join(segment_name(meta.number));
         match Segment::open(vfs, &path, manifest.store, meta, Arc::clone(cache)) {
             Ok(segment) => segments.push(Arc::new(segment)),
             Err(error) => lost.push((meta.number, upkeep::lost_segment(&path, meta, error)?)),
@@ -309,7 +302,8 @@ pub(crate) fn is_ours(name: &str) -> bool {
     let number = |prefix: &str| {
         name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let is_new_log = |name: &str| name.strip_suffix(".new").is_some_and(|name| log::file_numbers(&[name.into()]).len() == 1);
+    let is_new_log =
+        |name: &str| name.strip_suffix(".new").is_some_and(|name| log::file_numbers(&[name.into()]).len() == 1);
     number(SEGMENT_PREFIX) || number(SERIES_PREFIX) || number("log-") || name == "manifest.new" || is_new_log(name)
 }
 

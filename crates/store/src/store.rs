@@ -105,8 +105,9 @@ impl Store {
     /// As [`Store::open`], without [`Error::Locked`]. A store that writes may remove files meanwhile: then it is tried again,
     /// and what is missing in the end is an error.
     pub fn open_read_only(vfs: Arc<dyn Vfs>, dir: &Path, options: Options) -> Result<(Self, Recovery), Error> {
-        /// Flushes are seconds apart, and opening takes less.
-        const TRIES: usize = 5;
+        /// A writer may flush once more while a reader starts anew, but not as often as this. What is missing shows before the
+        /// log is read, which is what takes time.
+        const TRIES: usize = 100;
         options.validate()?;
         let mut tries = 0;
         let recovered = loop {

@@ -181,9 +181,8 @@ struct Answer {
 impl Answer {
     fn expected(&self, truth: &Contents) -> Contents {
         let (of, range) = self.query;
-        let inside = |&(number, at): &(usize, i64)| {
-            of.is_none_or(|of| of == number) && (range.start..=range.end).contains(&at)
-        };
+        let inside =
+            |&(number, at): &(usize, i64)| of.is_none_or(|of| of == number) && (range.start..=range.end).contains(&at);
         truth.iter().filter(|(place, _)| inside(place)).map(|(place, bits)| (*place, *bits)).collect()
     }
 

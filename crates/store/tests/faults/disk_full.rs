@@ -8,7 +8,9 @@ use slung_model::Seq;
 use slung_store::sim::SimVfs;
 use slung_store::{Error, Options, Store};
 
-use crate::common::{Contents, SECOND, SetClock, Write, add, all_ids, dir, open, options, points, put, strangers, until};
+use crate::common::{
+    Contents, SECOND, SetClock, Write, add, all_ids, dir, open, options, points, put, strangers, until,
+};
 
 const RESERVE: usize = 4096;
 
@@ -178,7 +180,10 @@ fn no_amount_of_space_makes_a_flush_leave_files_behind() {
         leave(&disk, room);
         for _ in 0..3 {
             if let Err(error) = store.flush() {
-                assert!(matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull), "{error}");
+                assert!(
+                    matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull),
+                    "{error}"
+                );
                 assert_eq!(strangers(&disk, &store), [] as [PathBuf; 0], "with {room} bytes left");
             }
         }
