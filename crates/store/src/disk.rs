@@ -210,7 +210,7 @@ impl Disk {
         let first = manifest.store(&*self.vfs, &self.dir);
         match first {
             Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
-                remove(self, &self.dir.join(RESERVE_NAME));
+                self.give_reserve();
                 Ok(manifest.store(&*self.vfs, &self.dir)?)
             }
             other => Ok(other?),
@@ -251,24 +251,29 @@ impl Disk {
         drop(moved);
     }
 
-    /// Puts bytes aside for when the disk is full, unless they are there. Without room it does without.
+    /// Gives up the bytes that were put aside.
+    pub(crate) fn give_reserve(&self) {
+        remove(self, &self.dir.join(RESERVE_NAME));
+    }
+
+    /// Puts bytes aside for when the disk is full, unless they are there. Without room for all it takes what there is.
     pub(crate) fn keep_reserve(&self) {
         let path = self.dir.join(RESERVE_NAME);
         let bytes = self.options.reserve_bytes;
-        // One that a crash or a full disk cut is none.
-        let is_whole = |size: u64| usize::try_from(size).is_ok_and(|size| size >= bytes);
-        if bytes == 0 || self.vfs.open_read(&path).and_then(|file| file.size()).is_ok_and(is_whole) {
+        let size = self.vfs.open_read(&path).and_then(|file| file.size()).ok();
+        // A crash or a full disk may have cut it.
+        let there = size.map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        if there >= bytes {
             return;
         }
         // Not zeros, which some file systems don't store.
-        let filler = vec![0xA5; bytes];
-        let kept = self.vfs.create(&path).and_then(|file| {
-            file.write_at(0, &filler)?;
+        let filler = vec![0xA5; bytes - there];
+        let file = if size.is_some() { self.vfs.open(&path) } else { self.vfs.create(&path) };
+        // Less of it is better than none.
+        let _ = file.and_then(|file| {
+            file.write_at(there as u64, &filler)?;
             file.sync()
         });
-        if kept.is_err() {
-            remove(self, &path);
-        }
     }
 
     /// The segments by number, for who works on some of them.

@@ -1,6 +1,7 @@
 //! Opening: what the manifest names, what the log adds, and what has to be kept aside.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -101,18 +102,32 @@ impl Recovered {
 
     /// Goes on with the log, in a new file. What was damaged is flushed, and its files kept aside.
     pub(crate) fn begin_log(&mut self) -> Result<Log, Error> {
-        let vfs = Arc::clone(&self.disk.vfs);
         let numbers =
             self.replayed.sealed.iter().map(|sealed| sealed.number).chain(self.replayed.damaged.iter().copied());
         let number = numbers.max().map_or(1, |last| last + 1);
         let position = self.position();
         let file_bytes_max = self.disk.options.log_file_bytes_max;
         let log_id = LogId(self.disk.log_id());
-        let log = Log::go_on(vfs, &self.disk.dir, log_id, number, &self.replayed, position, file_bytes_max)?;
+        let begin = || {
+            let vfs = Arc::clone(&self.disk.vfs);
+            Log::go_on(vfs, &self.disk.dir, log_id, number, &self.replayed, position, file_bytes_max)
+        };
+        let log = match begin() {
+            // Where a disk is full, opening the store is how retention or a deletion come to free some of it.
+            Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
+                self.disk.give_reserve();
+                begin()?
+            }
+            log => log?,
+        };
         self.disk.log_begun(&self.replayed.sealed, number);
         let is_damaged = !self.damage.is_empty();
         if is_damaged || self.replayed.sealed.len() > LOG_FILES_MAX {
-            self.flush(position)?;
+            match self.flush(position) {
+                // Many files of log are only slower.
+                Err(error) if error.is_disk_full() && !is_damaged => {}
+                flushed => flushed?,
+            }
         }
         self.disk.remove_strangers(number)?;
         Ok(log)
