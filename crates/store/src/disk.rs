@@ -176,6 +176,28 @@ impl Disk {
     ) -> Result<(), Error> {
         let mut books = self.books();
         let books = &mut *books;
+        let prepared = self.prepare(&change, key, books);
+        let (manifest, segments) = prepared.inspect_err(|_| {
+            // No manifest names them, and none ever will.
+            change.add.iter().for_each(|segment| remove(self, segment.path()));
+        })?;
+        self.with_reserve(|| Manifest::put_in_place(&*self.vfs, &self.dir))?;
+        let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
+        publish(&version);
+        books.version = version;
+        books.manifest = manifest;
+        self.remove_old(&change, books);
+        Ok(())
+    }
+
+    /// Writes the manifest that makes a change, and all that it names, without putting it in place; answers it with the
+    /// segments that live then.
+    fn prepare(
+        &self,
+        change: &Change,
+        key: &dyn Fn(SeriesId) -> Option<Arc<SeriesKey>>,
+        books: &mut Books,
+    ) -> Result<(Manifest, Vec<Arc<Segment>>), Error> {
         let mut manifest = books.manifest.clone();
         if let Some(position) = change.flushed {
             let count = manifest.series.count;
@@ -196,22 +218,16 @@ impl Disk {
         let segments: Vec<Arc<Segment>> = kept.chain(&change.add).cloned().collect();
         manifest.segments = segments.iter().map(|segment| segment.meta().clone()).collect();
         manifest.next_number = self.numbers.load(Ordering::Relaxed);
-        self.write_manifest(&manifest)?;
-        let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
-        publish(&version);
-        books.version = version;
-        books.manifest = manifest;
-        self.remove_old(&change, books);
-        Ok(())
+        self.with_reserve(|| manifest.write(&*self.vfs, &self.dir))?;
+        Ok((manifest, segments))
     }
 
-    /// Writes a manifest; where the disk is full, once more with what the reserve gives.
-    fn write_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
-        let first = manifest.store(&*self.vfs, &self.dir);
-        match first {
+    /// Does something; where the disk is full, once more with what the reserve gives.
+    fn with_reserve(&self, write: impl Fn() -> Result<(), Failure>) -> Result<(), Error> {
+        match write() {
             Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
                 self.give_reserve();
-                Ok(manifest.store(&*self.vfs, &self.dir)?)
+                Ok(write()?)
             }
             other => Ok(other?),
         }
