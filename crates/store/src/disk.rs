@@ -181,7 +181,14 @@ impl Disk {
             // No manifest names them, and none ever will.
             change.add.iter().for_each(|segment| remove(self, segment.path()));
         })?;
-        self.with_reserve(|| Manifest::put_in_place(&*self.vfs, &self.dir))?;
+        match Manifest::put_in_place(&*self.vfs, &self.dir) {
+            // Whether it was renamed is open: all of it once more.
+            Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
+                self.give_reserve();
+                manifest.store(&*self.vfs, &self.dir)?;
+            }
+            placed => placed?,
+        }
         let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
         publish(&version);
         books.version = version;
@@ -218,19 +225,14 @@ impl Disk {
         let segments: Vec<Arc<Segment>> = kept.chain(&change.add).cloned().collect();
         manifest.segments = segments.iter().map(|segment| segment.meta().clone()).collect();
         manifest.next_number = self.numbers.load(Ordering::Relaxed);
-        self.with_reserve(|| manifest.write(&*self.vfs, &self.dir))?;
-        Ok((manifest, segments))
-    }
-
-    /// Does something; where the disk is full, once more with what the reserve gives.
-    fn with_reserve(&self, write: impl Fn() -> Result<(), Failure>) -> Result<(), Error> {
-        match write() {
+        match manifest.write(&*self.vfs, &self.dir) {
             Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
                 self.give_reserve();
-                Ok(write()?)
+                manifest.write(&*self.vfs, &self.dir)?;
             }
-            other => Ok(other?),
+            written => written?,
         }
+        Ok((manifest, segments))
     }
 
     /// Removes the files of what has gone; damaged ones are moved aside.
