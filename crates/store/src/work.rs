@@ -151,7 +151,10 @@ impl Shared {
     /// Gives up what is too old or too much, and merges once where that is due. Answers whether there may be more to do.
     pub(crate) fn upkeep_once(&self) -> Result<bool, Error> {
         let _rewriting = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.disk.keep_reserve();
+        // On a full disk what little becomes free is for the log.
+        if self.lock().check_writable().is_ok() {
+            self.disk.keep_reserve();
+        }
         let metas = self.retain()?;
         let Some(numbers) = upkeep::plan_merge(&metas, self.options.partition_micros) else { return Ok(false) };
         let segments = self.disk.segments(&numbers);

@@ -1,5 +1,6 @@
 //! Reads a segment: its directory stays in memory, pages of the index in a cache, points are read when asked for.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use slung_model::{Op, SeriesId, Summary, TimeRange};
 
 use super::format::{self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, PageRecord, Seal};
 use super::{ChunkMeta, Columns, SegmentMeta, codec};
+use crate::Error;
 use crate::damage::{Damage, ReadError};
 use crate::format::{BadHeader, Invalid};
 use crate::vfs::{File, Vfs};
@@ -57,7 +59,10 @@ impl Segment {
         meta: &SegmentMeta,
         cache: Arc<IndexCache>,
     ) -> Result<Self, ReadError> {
-        let file = vfs.open_read(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
+        let file = vfs.open_read(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ReadError::Io(Error::Missing { path: path.into() }),
+            _ => ReadError::io("opening", path, 0, None, meta.range())(error),
+        })?;
         let seal = Seal::new(store, meta.number);
         let mut segment = Self { file, path: path.into(), meta: meta.clone(), seal, store, pages: Vec::new(), cache };
         segment.pages = segment.read_directory()?;

@@ -11,7 +11,6 @@ use super::*;
 use crate::damage::{Damage, ReadError};
 use crate::dump::{documented, hex};
 use crate::sim::SimVfs;
-use crate::vfs::Vfs;
 
 const STORE: u64 = 0x1122_3344_5566_7788;
 

@@ -208,7 +208,9 @@ fn a_failed_sync_that_later_claims_success_is_not_believed() {
         assert!(error.to_string().contains("making data/log-00000003.new at byte 0"), "{error}");
         let store = run.store.as_ref().unwrap();
         assert_eq!(contents(store), expected(&run.batches), "reading goes on");
-        for refused in [store.health(), store.flush(), store.upkeep().map(drop), store.delete(&[], TimeRange::ALL).map(drop)] {
+        for refused in
+            [store.health(), store.flush(), store.upkeep().map(drop), store.delete(&[], TimeRange::ALL).map(drop)]
+        {
             assert!(matches!(refused, Err(Error::ReadOnly { .. })));
         }
         assert!(matches!(store.resolve(&key(77)), Err(Error::ReadOnly { .. })));

@@ -110,6 +110,7 @@ fn the_documented_bytes_are_what_is_written() {
     assert_eq!(hex(disk.read(&log(2)).unwrap()), hex(log_bytes.clone()));
     let disk = begun(&log_bytes[..32], &[]);
     write(&disk).flush().unwrap();
-    let (_, written) = disk.files(dir()).into_iter().find(|(path, _)| path.to_str().unwrap().contains("series-")).unwrap();
+    let (_, written) =
+        disk.files(dir()).into_iter().find(|(path, _)| path.to_str().unwrap().contains("series-")).unwrap();
     assert_eq!(hex(written), hex(definitions));
 }
