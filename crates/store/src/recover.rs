@@ -281,7 +281,8 @@ impl Take for Contents<'_> {
         let follows = header.first_seq == self.next_seq;
         // Points may get to segments before they get to the log, and are then missing from it after a crash.
         let is_flushed = header.first_seq > self.next_seq && header.first_seq <= self.flushed + 1;
-        if !follows && !is_flushed && !(self.gap && header.first_seq > self.next_seq) {
+        let may_be_missing = self.gap && header.first_seq > self.next_seq;
+        if !(follows || is_flushed || may_be_missing) {
             return Ok(Err(Invalid("the number of its first point is not the next one")));
         }
         self.next_seq = header.first_seq;

@@ -584,12 +584,13 @@ fn live(setup: Setup, Steps(steps): &Steps) {
     }
 }
 
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").map_or(500, |c| c.parse().unwrap())
+fn config() -> Config {
+    Config { cases: 500, max_shrink_iters: 5_000, max_shrink_time: 60_000, ..Config::default() }
 }
+
 // Several tests, so that they run at one time.
 proptest! {
-    #![proptest_config(Config { cases: cases(), max_shrink_iters: 5_000, max_shrink_time: 60_000, ..Config::default() })]
+    #![proptest_config(config())]
     #[test]
     fn it_answers_what_sorted_maps_do_1((setup, steps) in life(false)) {
         live(setup, &steps);
