@@ -1,6 +1,8 @@
 //! What the benches share: how large they are, random numbers, and the load that the figures of other engines are of.
 #![forbid(unsafe_code)]
 
+pub mod cost;
+
 use slung_model::{Point, SeriesId, SeriesKey};
 
 /// The first timestamp, microseconds since the Unix epoch.

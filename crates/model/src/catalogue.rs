@@ -72,6 +72,24 @@ impl Catalogue {
         Ok(id)
     }
 
+    /// Gives a series another key: for who has learned too late what it is. Answers whether that was possible: the id was
+    /// given out, and no series has that key.
+    pub fn rename(&mut self, id: SeriesId, key: &SeriesKey) -> bool {
+        if self.ids.contains_key(key) {
+            return false;
+        }
+        let Some(place) = self.keys.get_mut(id.index()) else { return false };
+        let key = Arc::new(key.clone());
+        let old = std::mem::replace(place, Arc::clone(&key));
+        self.ids.remove(&old);
+        forget(&mut self.by_name, old.name(), id);
+        old.tags().for_each(|tag| forget(&mut self.by_tag, tag, id));
+        append(&mut self.by_name, key.name(), id);
+        key.tags().for_each(|tag| append(&mut self.by_tag, tag, id));
+        self.ids.insert(key, id);
+        true
+    }
+
     /// The key of an id that was given out.
     pub fn key(&self, id: SeriesId) -> Option<&Arc<SeriesKey>> {
         self.keys.get(id.index())
@@ -139,10 +157,24 @@ fn list<'a>(index: &'a Index, word: &str) -> &'a [SeriesId] {
 
 fn append(index: &mut Index, word: &str, id: SeriesId) {
     match index.get_mut(word) {
-        Some(ids) => ids.push(id),
+        Some(ids) => {
+            // At the end, but for a series that is renamed.
+            let at = if ids.last() < Some(&id) { ids.len() } else { ids.partition_point(|other| *other < id) };
+            ids.insert(at, id);
+        }
         None => {
             index.insert(word.into(), vec![id]);
         }
+    }
+}
+
+fn forget(index: &mut Index, word: &str, id: SeriesId) {
+    let Some(ids) = index.get_mut(word) else { return };
+    if let Ok(at) = ids.binary_search(&id) {
+        ids.remove(at);
+    }
+    if ids.is_empty() {
+        index.remove(word);
     }
 }
 

@@ -273,7 +273,10 @@ impl Shared {
             }
             if !self.options.background && log_has_room {
                 drop(state);
-                self.flush_frozen()?;
+                self.flush_frozen().map_err(|error| match error.is_disk_full() {
+                    true => Error::DiskFull { failure: Arc::new(error.into_failure()) },
+                    false => error,
+                })?;
                 state = self.lock();
                 continue;
             }
@@ -382,6 +385,8 @@ impl Shared {
             began = Some(Instant::now());
             match self.append(&mut log, &mut batch) {
                 Ok(appended) => self.succeed(&log, &batch, appended),
+                // The store is being closed, and has told that the disk is full.
+                Err(failure) if failure.source.kind() == io::ErrorKind::StorageFull => return,
                 Err(failure) => return self.fail(failure),
             }
             // What a burst made large is given back.
@@ -398,6 +403,8 @@ impl Shared {
         if began.is_some() && !failed {
             match log.append(&mut [0; RECORD_HEADER_BYTES], end.next_seq, 0, end) {
                 Ok(_) => self.lock().stats.log_bytes = log.file_bytes(),
+                // All that was pending is durable.
+                Err(failure) if failure.source.kind() == io::ErrorKind::StorageFull => {}
                 Err(failure) => self.fail(failure),
             }
         }

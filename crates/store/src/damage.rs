@@ -79,7 +79,7 @@ impl From<ReadError> for Error {
 }
 
 impl ReadError {
-    /// What the system said about reading a file that must be there and so long: that it isn't is damage.
+    /// What the system said about reading a file that must be so long: that it isn't is damage.
     pub(crate) fn io(
         doing: &'static str,
         path: &Path,
@@ -88,12 +88,11 @@ impl ReadError {
         range: TimeRange,
     ) -> impl FnOnce(std::io::Error) -> Self {
         move |source| {
-            let reason = match source.kind() {
-                ErrorKind::NotFound => "the file is missing",
-                ErrorKind::UnexpectedEof => "the file ends too early",
-                _ => return Self::Io(Error::io(doing, path)(source)),
-            };
-            Self::Damaged(Damage { path: path.into(), offset, reason: reason.into(), series, range })
+            if source.kind() != ErrorKind::UnexpectedEof {
+                return Self::Io(Error::io(doing, path)(source));
+            }
+            let reason = "the file ends too early".into();
+            Self::Damaged(Damage { path: path.into(), offset, reason, series, range })
         }
     }
 }

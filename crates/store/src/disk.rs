@@ -106,6 +106,13 @@ impl Disk {
         Arc::clone(&self.books().version)
     }
 
+    /// Answers say that this may be missing, for a store that can't keep it aside.
+    pub(crate) fn tell(&self, damage: &[Damage]) {
+        let mut books = self.books();
+        let lost = books.version.lost.iter().chain(damage).cloned().collect();
+        books.version = Arc::new(Version::new(books.version.segments().to_vec(), lost, books.version.floor));
+    }
+
     /// The width of a partition, microseconds.
     pub(crate) fn partition_micros(&self) -> i64 {
         self.options.partition_micros
@@ -169,6 +176,35 @@ impl Disk {
     ) -> Result<(), Error> {
         let mut books = self.books();
         let books = &mut *books;
+        let prepared = self.prepare(&change, key, books);
+        let (manifest, segments) = prepared.inspect_err(|_| {
+            // No manifest names them, and none ever will.
+            change.add.iter().for_each(|segment| remove(self, segment.path()));
+        })?;
+        match Manifest::put_in_place(&*self.vfs, &self.dir) {
+            // Whether it was renamed is open: all of it once more.
+            Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
+                self.give_reserve();
+                manifest.store(&*self.vfs, &self.dir)?;
+            }
+            placed => placed?,
+        }
+        let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
+        publish(&version);
+        books.version = version;
+        books.manifest = manifest;
+        self.remove_old(&change, books);
+        Ok(())
+    }
+
+    /// Writes the manifest that makes a change, and all that it names, without putting it in place; answers it with the
+    /// segments that live then.
+    fn prepare(
+        &self,
+        change: &Change,
+        key: &dyn Fn(SeriesId) -> Option<Arc<SeriesKey>>,
+        books: &mut Books,
+    ) -> Result<(Manifest, Vec<Arc<Segment>>), Error> {
         let mut manifest = books.manifest.clone();
         if let Some(position) = change.flushed {
             let count = manifest.series.count;
@@ -189,25 +225,14 @@ impl Disk {
         let segments: Vec<Arc<Segment>> = kept.chain(&change.add).cloned().collect();
         manifest.segments = segments.iter().map(|segment| segment.meta().clone()).collect();
         manifest.next_number = self.numbers.load(Ordering::Relaxed);
-        self.write_manifest(&manifest)?;
-        let version = Arc::new(Version::new(segments, lost_in(&self.dir, &manifest.lost), manifest.floor));
-        publish(&version);
-        books.version = version;
-        books.manifest = manifest;
-        self.remove_old(&change, books);
-        Ok(())
-    }
-
-    /// Writes a manifest; where the disk is full, once more with what the reserve gives.
-    fn write_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
-        let first = manifest.store(&*self.vfs, &self.dir);
-        match first {
+        match manifest.write(&*self.vfs, &self.dir) {
             Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
-                remove(self, &self.dir.join(RESERVE_NAME));
-                Ok(manifest.store(&*self.vfs, &self.dir)?)
+                self.give_reserve();
+                manifest.write(&*self.vfs, &self.dir)?;
             }
-            other => Ok(other?),
+            written => written?,
         }
+        Ok((manifest, segments))
     }
 
     /// Removes the files of what has gone; damaged ones are moved aside.
@@ -244,22 +269,29 @@ impl Disk {
         drop(moved);
     }
 
-    /// Puts bytes aside for when the disk is full, unless they are there. Without room it does without.
+    /// Gives up the bytes that were put aside.
+    pub(crate) fn give_reserve(&self) {
+        remove(self, &self.dir.join(RESERVE_NAME));
+    }
+
+    /// Puts bytes aside for when the disk is full, unless they are there. Without room for all it takes what there is.
     pub(crate) fn keep_reserve(&self) {
         let path = self.dir.join(RESERVE_NAME);
         let bytes = self.options.reserve_bytes;
-        if bytes == 0 || self.vfs.open_read(&path).is_ok() {
+        let size = self.vfs.open_read(&path).and_then(|file| file.size()).ok();
+        // A crash or a full disk may have cut it.
+        let there = size.map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        if there >= bytes {
             return;
         }
         // Not zeros, which some file systems don't store.
-        let filler = vec![0xA5; bytes];
-        let kept = self.vfs.create(&path).and_then(|file| {
-            file.write_at(0, &filler)?;
+        let filler = vec![0xA5; bytes - there];
+        let file = if size.is_some() { self.vfs.open(&path) } else { self.vfs.create(&path) };
+        // Less of it is better than none.
+        let _ = file.and_then(|file| {
+            file.write_at(there as u64, &filler)?;
             file.sync()
         });
-        if kept.is_err() {
-            remove(self, &path);
-        }
     }
 
     /// The segments by number, for who works on some of them.

@@ -127,13 +127,11 @@ fn open_files(
     replayed: &mut Replayed,
 ) -> Result<Vec<LogFile>, Error> {
     let mut files: Vec<LogFile> = Vec::new();
-    let mut expected = first;
-    for &number in numbers.iter().filter(|number| **number >= first) {
+    for (expected, &number) in (first..).zip(numbers.iter().filter(|number| **number >= first)) {
         let path = dir.join(file_name(number));
         if number != expected {
             return Err(Error::Missing { path: dir.join(file_name(expected)) });
         }
-        expected += 1;
         let file = vfs.open_read(&path).map_err(Error::io("opening", &path))?;
         let base = match records::begin(&*file, &path, FileKind::Log)? {
             Beginning::Good(found, base) if found == id => Some(base),

@@ -119,6 +119,12 @@ impl Manifest {
     /// Puts this manifest in the place of the one there is, durably. After an error it is open which of the two a start
     /// would find.
     pub(crate) fn store(&self, vfs: &dyn Vfs, dir: &Path) -> Result<(), Failure> {
+        self.write(vfs, dir)?;
+        Self::put_in_place(vfs, dir)
+    }
+
+    /// Writes the file that [`Manifest::put_in_place`] makes the manifest. After an error the one there is counts.
+    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<(), Failure> {
         let path = &dir.join(NEW_NAME);
         let failure = |doing| move |source: io::Error| Failure { doing, path: path.clone(), offset: 0, source };
         let bytes = self.encode();
@@ -126,9 +132,20 @@ impl Manifest {
             return Err(failure("writing")(ErrorKind::FileTooLarge.into()));
         }
         let file = vfs.create(path).map_err(failure("making"))?;
-        file.write_at(0, &bytes).map_err(failure("writing"))?;
-        file.sync().map_err(failure("syncing"))?;
-        vfs.rename(path, &dir.join(NAME)).map_err(failure("renaming"))?;
+        let written = file.write_at(0, &bytes).map_err(failure("writing"));
+        let synced = written.and_then(|()| file.sync().map_err(failure("syncing")));
+        if synced.is_err() {
+            // Where the disk is full this may be what others need.
+            let _ = vfs.remove(path);
+        }
+        synced
+    }
+
+    /// Makes what was written last the manifest. After an error it is open which of the two a start would find.
+    pub(crate) fn put_in_place(vfs: &dyn Vfs, dir: &Path) -> Result<(), Failure> {
+        let path = &dir.join(NEW_NAME);
+        let failure = |source| Failure { doing: "renaming", path: path.clone(), offset: 0, source };
+        vfs.rename(path, &dir.join(NAME)).map_err(failure)?;
         vfs.sync_dir(dir).map_err(|source| Failure { doing: "syncing", path: dir.into(), offset: 0, source })
     }
 

@@ -199,4 +199,6 @@ pub struct Stats {
     pub flushes: u64,
     /// Times that segments were merged.
     pub compactions: u64,
+    /// Times that merging or giving up old points failed, for want of space mostly. It is tried again.
+    pub upkeep_failures: u64,
 }

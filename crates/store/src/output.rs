@@ -113,7 +113,8 @@ impl<'a> Output<'a> {
         loop {
             // A chunk that is as good as it gets is copied as it is.
             let finished = |piece: &Piece| match piece {
-                Piece::Disk(_, chunk) => {
+                Piece::Disk(chunk) => {
+                    let chunk = chunk.meta();
                     chunk.effort == effort
                         && chunk.summary.count() > CHUNK_POINTS_MAX as u64 / 2
                         && piece.start().div_euclid(partition_width) == piece.end().div_euclid(partition_width)
@@ -122,10 +123,7 @@ impl<'a> Output<'a> {
             };
             match reader.next(finished, damage)? {
                 None => break,
-                Some(Part::Whole(Piece::Disk(segment, chunk))) => {
-                    let (segment, chunk) = (Arc::clone(segment), chunk.clone());
-                    self.copy(&segment, &chunk, damage)?;
-                }
+                Some(Part::Whole(Piece::Disk(chunk))) => self.copy(chunk.segment(), chunk.meta(), damage)?,
                 Some(Part::Whole(Piece::Memory(_))) => unreachable!("blocks in memory are not asked for as they are"),
                 Some(Part::Points { timestamps, values, last_seq }) => {
                     self.add(series, timestamps, values, last_seq)?

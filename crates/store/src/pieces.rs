@@ -7,7 +7,7 @@ use slung_model::{Summary, TimeRange};
 
 use crate::damage::ReadError;
 use crate::memory::{Block, Points};
-use crate::segment::{ChunkMeta, Columns, Segment};
+use crate::segment::{Chunk, Columns};
 use crate::{Damage, Error};
 
 /// How many merged points are given at once.
@@ -17,21 +17,21 @@ const RUN_POINTS: usize = crate::segment::CHUNK_POINTS_MAX;
 #[derive(Clone)]
 pub(crate) enum Piece {
     Memory(Arc<Block>),
-    Disk(Arc<Segment>, ChunkMeta),
+    Disk(Chunk),
 }
 
 impl Piece {
     pub(crate) fn start(&self) -> i64 {
         match self {
             Self::Memory(block) => block.start(),
-            Self::Disk(_, chunk) => chunk.summary.start(),
+            Self::Disk(chunk) => chunk.meta().summary.start(),
         }
     }
 
     pub(crate) fn end(&self) -> i64 {
         match self {
             Self::Memory(block) => block.end(),
-            Self::Disk(_, chunk) => chunk.summary.end(),
+            Self::Disk(chunk) => chunk.meta().summary.end(),
         }
     }
 
@@ -39,7 +39,7 @@ impl Piece {
     pub(crate) fn last_seq(&self) -> u64 {
         match self {
             Self::Memory(block) => block.last_seq(),
-            Self::Disk(_, chunk) => chunk.last_seq,
+            Self::Disk(chunk) => chunk.meta().last_seq,
         }
     }
 
@@ -47,7 +47,7 @@ impl Piece {
     pub(crate) fn summary(&self) -> &Summary {
         match self {
             Self::Memory(block) => block.summary(),
-            Self::Disk(_, chunk) => &chunk.summary,
+            Self::Disk(chunk) => &chunk.meta().summary,
         }
     }
 
@@ -55,13 +55,13 @@ impl Piece {
         range.start <= self.start() && self.end() <= range.end
     }
 
-    /// The points. `None` where they are damaged, which is then in `damage`.
-    pub(crate) fn load(&self, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
+    /// The points, in room that `spare` has where it does. `None` where they are damaged, which is then in `damage`.
+    pub(crate) fn load(&self, spare: &mut Vec<Columns>, damage: &mut Vec<Damage>) -> Result<Option<Loaded>, Error> {
         match self {
             Self::Memory(block) => Ok(Some(Loaded::Memory(Arc::clone(block)))),
-            Self::Disk(segment, chunk) => {
-                let mut columns = Columns::default();
-                Ok(intact(segment.read(chunk, &mut columns), damage)?.map(|()| Loaded::Disk(columns)))
+            Self::Disk(chunk) => {
+                let mut columns = spare.pop().unwrap_or_default();
+                Ok(intact(chunk.read(&mut columns), damage)?.map(|()| Loaded::Disk(columns)))
             }
         }
     }
@@ -86,6 +86,14 @@ pub(crate) enum Loaded {
 }
 
 impl Loaded {
+    /// Gives the room back.
+    fn spare(self) -> Option<Columns> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(columns) => Some(columns),
+        }
+    }
+
     pub(crate) fn timestamps(&self) -> &[i64] {
         match self {
             Self::Memory(block) => &block.columns().timestamps,
@@ -108,10 +116,12 @@ pub(crate) fn within(timestamps: &[i64], range: TimeRange) -> std::ops::Range<us
     start..end.max(start)
 }
 
-/// Reads the pieces of one series in time order.
+/// Reads the pieces of one series in time order, then perhaps those of the next one, with the same room.
 pub(crate) struct SeriesReader {
-    /// By their start; the number says whose points replace those of others, the greater one's.
-    pieces: Vec<(usize, Piece)>,
+    /// By their start.
+    pieces: Vec<Piece>,
+    /// Of each of them, whose points replace those of others: the greater one's. Empty where that is their order.
+    ranks: Vec<usize>,
     /// The next one that was not touched yet.
     next: usize,
     range: TimeRange,
@@ -120,6 +130,7 @@ pub(crate) struct SeriesReader {
     /// One that is read alone.
     alone: Option<Loaded>,
     merged: Points,
+    spare: Vec<Columns>,
 }
 
 struct Open {
@@ -149,14 +160,26 @@ pub(crate) enum Part<'a> {
 }
 
 impl SeriesReader {
-    /// `pieces` all overlap the range, and stand in the order in which they were written: a later one's points replace those
-    /// of earlier ones.
+    /// As [`SeriesReader::begin`].
     pub(crate) fn new(pieces: Vec<Piece>, range: TimeRange) -> Self {
-        let mut pieces: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
-        if !pieces.is_sorted_by_key(|(_, piece)| piece.start()) {
-            pieces.sort_by_key(|(_, piece)| piece.start());
+        let (open, merged) = (Vec::new(), Points::default());
+        let (none, ranks, spare) = (Vec::new(), Vec::new(), Vec::new());
+        let mut reader = Self { pieces: none, ranks, next: 0, range, open, alone: None, merged, spare };
+        reader.begin(pieces, range);
+        reader
+    }
+
+    /// Begins with a series. `pieces` all overlap the range, and stand in the order in which they were written: a later one's
+    /// points replace those of earlier ones.
+    pub(crate) fn begin(&mut self, mut pieces: Vec<Piece>, range: TimeRange) {
+        self.ranks.clear();
+        if !pieces.is_sorted_by_key(Piece::start) {
+            let mut ranked: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
+            ranked.sort_by_key(|(_, piece)| piece.start());
+            (self.ranks, pieces) = ranked.into_iter().unzip();
         }
-        Self { pieces, next: 0, range, open: Vec::new(), alone: None, merged: Points::default() }
+        (self.pieces, self.next, self.range) = (pieces, 0, range);
+        self.spare.extend(self.open.drain(..).filter_map(|open| open.points.spare()));
     }
 
     /// What comes next. `whole` says of a piece whether it is wanted as it is, rather than its points. Damaged pieces are
@@ -168,15 +191,15 @@ impl SeriesReader {
     ) -> Result<Option<Part<'_>>, Error> {
         loop {
             if self.open.is_empty() {
-                let Some((_, piece)) = self.pieces.get(self.next) else { return Ok(None) };
-                let overlaps = |(_, other): &(usize, Piece)| other.start() <= piece.end();
-                if !self.pieces.get(self.next + 1).is_some_and(overlaps) {
+                let Some(piece) = self.pieces.get(self.next) else { return Ok(None) };
+                if self.pieces.get(self.next + 1).is_none_or(|other| other.start() > piece.end()) {
                     self.next += 1;
                     if piece.lies_in(self.range) && whole(piece) {
-                        return Ok(Some(Part::Whole(&self.pieces[self.next - 1].1)));
+                        return Ok(Some(Part::Whole(&self.pieces[self.next - 1])));
                     }
                     let last_seq = piece.last_seq();
-                    self.alone = piece.load(damage)?;
+                    self.spare.extend(self.alone.take().and_then(Loaded::spare));
+                    self.alone = piece.load(&mut self.spare, damage)?;
                     let Some(loaded) = &self.alone else { continue };
                     let within = within(loaded.timestamps(), self.range);
                     if within.is_empty() {
@@ -209,7 +232,7 @@ impl SeriesReader {
             let Some(first) = self.open.iter().map(Open::head).min() else { break };
             // Of those with the same timestamp the one that was written last gives the point, and all of them go on.
             let mut winner = None;
-            let mut limit = self.pieces.get(self.next).map(|(_, piece)| piece.start());
+            let mut limit = self.pieces.get(self.next).map(Piece::start);
             for (index, open) in self.open.iter_mut().enumerate() {
                 let head = open.points.timestamps()[open.within.start];
                 if head != first {
@@ -246,7 +269,8 @@ impl SeriesReader {
                     open.within.start += 1;
                 }
             }
-            self.open.retain(|open| !open.within.is_empty());
+            let done = self.open.extract_if(.., |open| open.within.is_empty());
+            self.spare.extend(done.filter_map(|open| open.points.spare()));
             if self.open.is_empty() {
                 break;
             }
@@ -256,17 +280,18 @@ impl SeriesReader {
 
     /// Opens the pieces that begin not later than what comes next.
     fn open_due(&mut self, damage: &mut Vec<Damage>) -> Result<(), Error> {
-        while let Some((rank, piece)) = self.pieces.get(self.next) {
+        while let Some(piece) = self.pieces.get(self.next) {
             let head = self.open.iter().map(Open::head).min();
             // Where nothing is open, this is the first of those that overlap.
             if head.is_some_and(|head| piece.start() > head) || (head.is_none() && !self.merged.timestamps.is_empty()) {
                 break;
             }
+            let rank = self.ranks.get(self.next).copied().unwrap_or(self.next);
             self.next += 1;
-            if let Some(points) = piece.load(damage)? {
+            if let Some(points) = piece.load(&mut self.spare, damage)? {
                 let within = within(points.timestamps(), self.range);
                 if !within.is_empty() {
-                    self.open.push(Open { rank: *rank, last_seq: piece.last_seq(), points, within });
+                    self.open.push(Open { rank, last_seq: piece.last_seq(), points, within });
                 }
             }
         }
@@ -330,7 +355,7 @@ mod tests {
                     pieces.push(piece);
                 }
             }
-            let ends: Vec<(i64, i64)> = pieces.iter().map(|piece| (piece.start(), piece.end())).collect();
+            let all = pieces.clone();
             let mut reader = SeriesReader::new(pieces, range);
             let mut found = Vec::new();
             let mut newest = 0;
@@ -338,9 +363,14 @@ mod tests {
                 match part {
                     Part::Whole(piece) => {
                         prop_assert!(takes_whole && piece.lies_in(range));
-                        let overlapping = ends.iter().filter(|(start, end)| *start <= piece.end() && piece.start() <= *end);
-                        prop_assert_eq!(overlapping.count(), 1, "none but itself");
-                        let loaded = piece.load(&mut Vec::new()).unwrap().unwrap();
+                        // Whoever has points around it alone is in nobody's way.
+                        let span = TimeRange { start: piece.start(), end: piece.end() };
+                        let has_points_there = |other: &&Piece| {
+                            let loaded = other.load(&mut Vec::new(), &mut Vec::new()).unwrap().unwrap();
+                            !within(loaded.timestamps(), span).is_empty()
+                        };
+                        prop_assert_eq!(all.iter().filter(has_points_there).count(), 1, "none but itself");
+                        let loaded = piece.load(&mut Vec::new(), &mut Vec::new()).unwrap().unwrap();
                         found.extend(std::iter::zip(loaded.timestamps().to_vec(), loaded.values().to_vec()));
                         newest = piece.last_seq();
                     }

@@ -1,6 +1,7 @@
 //! Opening: what the manifest names, what the log adds, and what has to be kept aside.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
     }
     let cache = Arc::new(IndexCache::new(options.index_cache_bytes_max));
     let mut damage = Vec::new();
-    let (segments, lost) = open_segments(&*vfs, dir, &manifest, &names, &cache)?;
+    let (segments, lost) = open_segments(&*vfs, dir, &manifest, &cache)?;
     let mut catalogue = Catalogue::default();
     let series = SeriesFile::load(&*vfs, dir, manifest.store, manifest.series, &mut catalogue, &mut damage, read_only)?;
     let known = lost_in(dir, &manifest.lost);
@@ -87,6 +88,9 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
         damage: disk.version().lost.iter().chain(&damage).chain(&replayed.damage).cloned().collect(),
     };
     damage.extend(replayed.damage.iter().cloned());
+    if read_only {
+        disk.tell(&damage);
+    }
     Ok(Recovered { disk, catalogue, memory, next_seq, recovery, replayed, damage })
 }
 
@@ -98,18 +102,32 @@ impl Recovered {
 
     /// Goes on with the log, in a new file. What was damaged is flushed, and its files kept aside.
     pub(crate) fn begin_log(&mut self) -> Result<Log, Error> {
-        let vfs = Arc::clone(&self.disk.vfs);
         let numbers =
             self.replayed.sealed.iter().map(|sealed| sealed.number).chain(self.replayed.damaged.iter().copied());
         let number = numbers.max().map_or(1, |last| last + 1);
         let position = self.position();
         let file_bytes_max = self.disk.options.log_file_bytes_max;
         let log_id = LogId(self.disk.log_id());
-        let log = Log::go_on(vfs, &self.disk.dir, log_id, number, &self.replayed, position, file_bytes_max)?;
+        let begin = || {
+            let vfs = Arc::clone(&self.disk.vfs);
+            Log::go_on(vfs, &self.disk.dir, log_id, number, &self.replayed, position, file_bytes_max)
+        };
+        let log = match begin() {
+            // Where a disk is full, opening the store is how retention or a deletion come to free some of it.
+            Err(failure) if failure.source.kind() == ErrorKind::StorageFull => {
+                self.disk.give_reserve();
+                begin()?
+            }
+            log => log?,
+        };
         self.disk.log_begun(&self.replayed.sealed, number);
         let is_damaged = !self.damage.is_empty();
         if is_damaged || self.replayed.sealed.len() > LOG_FILES_MAX {
-            self.flush(position)?;
+            match self.flush(position) {
+                // Many files of log are only slower.
+                Err(error) if error.is_disk_full() && !is_damaged => {}
+                flushed => flushed?,
+            }
         }
         self.disk.remove_strangers(number)?;
         Ok(log)
@@ -180,26 +198,12 @@ fn forget_removed(vfs: &dyn Vfs, dir: &Path, manifest: &mut Manifest) -> Result<
 
 type Opened = (Vec<Arc<Segment>>, Vec<(u64, Lost)>);
 
-fn open_segments(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    manifest: &Manifest,
-    names: &[String],
-    cache: &Arc<IndexCache>,
-) -> Result<Opened, Error> {
+fn open_segments(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest, cache: &Arc<IndexCache>) -> Result<Opened, Error> {
     let (mut segments, mut lost) = (Vec::new(), Vec::new());
     for meta in &manifest.segments {
-        let name = segment_name(meta.number);
-        let path = dir.join(&name);
-        if !names.contains(&name) {
-            return Err(Error::Missing { path });
-        }
+        let path = dir.join(segment_name(meta.number));
         match Segment::open(vfs, &path, manifest.store, meta, Arc::clone(cache)) {
             Ok(segment) => segments.push(Arc::new(segment)),
-            // Gone since the names were listed: another store is writing, and has merged it.
-            Err(_) if !vfs.list(dir).map_err(Error::io("listing", dir))?.contains(&name) => {
-                return Err(Error::Missing { path });
-            }
             Err(error) => lost.push((meta.number, upkeep::lost_segment(&path, meta, error)?)),
         }
     }
@@ -277,7 +281,8 @@ impl Take for Contents<'_> {
         let follows = header.first_seq == self.next_seq;
         // Points may get to segments before they get to the log, and are then missing from it after a crash.
         let is_flushed = header.first_seq > self.next_seq && header.first_seq <= self.flushed + 1;
-        if !follows && !is_flushed && !(self.gap && header.first_seq > self.next_seq) {
+        let may_be_missing = self.gap && header.first_seq > self.next_seq;
+        if !(follows || is_flushed || may_be_missing) {
             return Ok(Err(Invalid("the number of its first point is not the next one")));
         }
         self.next_seq = header.first_seq;
@@ -313,7 +318,9 @@ pub(crate) fn is_ours(name: &str) -> bool {
     let number = |prefix: &str| {
         name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    number(SEGMENT_PREFIX) || number(SERIES_PREFIX) || number("log-") || name.ends_with(".new")
+    let is_new_log =
+        |name: &str| name.strip_suffix(".new").is_some_and(|name| log::file_numbers(&[name.into()]).len() == 1);
+    number(SEGMENT_PREFIX) || number(SERIES_PREFIX) || number("log-") || name == "manifest.new" || is_new_log(name)
 }
 
 impl Disk {

@@ -44,9 +44,10 @@ pub(crate) fn fill(catalogue: &mut Catalogue, next: SeriesId) -> Result<(), Inva
 
 /// Takes one definition. It has to follow those before, or be one that is known.
 pub(crate) fn take(catalogue: &mut Catalogue, id: SeriesId, key: &SeriesKey) -> Result<(), Invalid> {
-    match catalogue.key(id) {
-        // What the log says of a series comes too late where its own definition was lost: it keeps the stand-in's name.
-        Some(known) if **known == *key || **known == stand_in(id) => Ok(()),
+    match catalogue.key(id).cloned() {
+        Some(known) if *known == *key => Ok(()),
+        // The definition was lost in one file, and stands in another one.
+        Some(known) if *known == stand_in(id) && catalogue.rename(id, key) => Ok(()),
         Some(_) => Err(Invalid("a series is defined anew with another key")),
         None if id.index() != catalogue.len() => Err(Invalid("a series is not defined in the order of ids")),
         None if catalogue.get(key).is_some() => Err(Invalid("a series is defined twice")),

@@ -15,12 +15,9 @@
 //! use slung_store::{Options, Store};
 //!
 //! let run = |disk: &SimVfs| -> Result<(), slung_store::Error> {
-//!     let (store, _) = Store::open(
-//!         Arc::new(disk.clone()),
-//!         Arc::new(SystemClock),
-//!         Path::new("data"),
-//!         Options { background: false, ..Options::default() },
-//!     )?;
+//!     // Without threads of its own, and the reserve, a store makes the same calls each time.
+//!     let options = Options { background: false, reserve_bytes: 0, ..Options::default() };
+//!     let (store, _) = Store::open(Arc::new(disk.clone()), Arc::new(SystemClock), Path::new("data"), options)?;
 //!     store.close()
 //! };
 //! let calls = {
@@ -40,6 +37,9 @@
 //!
 //! What a failed sync does is what systems do: some of the data reached the disk, and all of it counts as written from then
 //! on, so that the next sync succeeds and writes nothing.
+//!
+//! [`SimVfs::set_capacity`] makes a disk that runs full: what the running system sees in all files together is no more than
+//! that. A write beyond it writes what fits and fails; removing, replacing and truncating files gives space back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -80,6 +80,7 @@ struct Disk {
     /// And on the disk.
     durable_names: BTreeMap<PathBuf, usize>,
     unsynced_names: Vec<NameChange>,
+    capacity: Option<u64>,
 }
 
 #[derive(Default)]
@@ -160,6 +161,17 @@ impl SimVfs {
         disk.durable_names.insert(path.into(), file);
     }
 
+    /// How many bytes all files together may have; `None`, as at first, for any number. With fewer than there are, nothing
+    /// can grow until enough has been removed.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.disk().capacity = bytes;
+    }
+
+    /// How many bytes the files have that the running system sees, all together.
+    pub fn used(&self) -> u64 {
+        self.disk().used()
+    }
+
     /// Whether the machine stopped by [`Fault::Stop`].
     pub fn is_stopped(&self) -> bool {
         self.disk().stopped
@@ -215,6 +227,20 @@ impl Disk {
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.unsynced_names.push(change);
+    }
+
+    /// The bytes of all files that have a name, each once.
+    fn used(&self) -> u64 {
+        let files: BTreeSet<usize> = self.names.values().copied().collect();
+        files.iter().map(|&file| self.files[file].live.len() as u64).sum()
+    }
+
+    /// How many bytes of a write find room.
+    fn room(&self, file: usize, offset: usize, bytes: usize) -> usize {
+        let Some(capacity) = self.capacity else { return bytes };
+        let free = usize::try_from(capacity.saturating_sub(self.used())).unwrap_or(usize::MAX);
+        // What is there already is written over.
+        (self.files[file].live.len().saturating_add(free)).saturating_sub(offset).min(bytes)
     }
 }
 
@@ -454,8 +480,15 @@ impl File for SimFile {
         let fault = disk.begin()?;
         let written = if fault.is_none() { bytes.len() } else { up_to(&mut disk.random, bytes.len()) };
         let offset = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
-        disk.files[self.file].write(offset, &bytes[..written]);
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        let room = disk.room(self.file, offset, written);
+        if room > 0 {
+            disk.files[self.file].write(offset, &bytes[..room]);
+        }
+        match fault {
+            Some(fault) => Err(fault.error()),
+            None if room < bytes.len() => Err(ErrorKind::StorageFull.into()),
+            None => Ok(()),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -557,6 +590,25 @@ mod tests {
             disk.read(name())
         });
         assert!(left.iter().flatten().any(|bytes| *bytes != [1; 200]), "and yet it is not on the disk");
+    }
+
+    #[test]
+    fn a_full_disk_takes_a_part_and_space_comes_back_by_removing() {
+        let (disk, file) = disk_with_file(1);
+        let full = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), ErrorKind::StorageFull);
+        disk.set_capacity(Some(100));
+        file.write_at(0, &[1; 80]).unwrap();
+        full(file.write_at(80, &[2; 30]));
+        assert_eq!(disk.read(name()).unwrap(), [[1; 80].as_slice(), &[2; 20]].concat());
+        file.write_at(0, &[3; 100]).unwrap();
+        let other = disk.create(Path::new("d/g")).unwrap();
+        full(other.write_at(0, &[4]));
+        file.truncate(50).unwrap();
+        other.write_at(0, &[4; 50]).unwrap();
+        full(file.write_at(50, &[5]));
+        disk.remove(Path::new("d/g")).unwrap();
+        assert_eq!(disk.used(), 50);
+        file.write_at(50, &[5; 50]).unwrap();
     }
 
     #[test]

@@ -95,8 +95,9 @@ impl Snapshot {
     ) -> Result<(), Error> {
         let mut damage = Vec::new();
         let mut visit = || {
+            let mut reader = SeriesReader::new(Vec::new(), self.range);
             for (index, series) in self.series.iter().enumerate() {
-                let mut reader = SeriesReader::new(self.pieces(index, &mut damage)?, self.range);
+                reader.begin(self.pieces(index, &mut damage)?, self.range);
                 while let Some(part) = reader.next(&mut whole, &mut damage)? {
                     take(*series, part);
                 }
@@ -307,7 +308,7 @@ impl Snapshot {
                 best = Some((outer, value, piece.last_seq()));
                 continue;
             }
-            let Some(points) = piece.load(damage)? else { continue };
+            let Some(points) = piece.load(&mut Vec::new(), damage)? else { continue };
             let (timestamps, values) = (points.timestamps(), points.values());
             let mut within = within(timestamps, self.range);
             let at = if end == End::First { within.next() } else { within.next_back() };

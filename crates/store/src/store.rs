@@ -177,7 +177,8 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] where `pending_bytes_max` or `memtable_bytes_max` is reached; [`Error::DiskFull`];
     /// [`Error::BatchTooBig`], [`Error::UnknownSeries`] and [`Error::NotFinite`] for what can't be stored at all;
-    /// [`Error::ReadOnly`] after the disk failed. Nothing is stored then.
+    /// [`Error::ReadOnly`] after the disk failed; [`Error::Io`] where a store without threads could not flush. Nothing is
+    /// stored then.
     pub fn try_write(&self, points: &[Point]) -> Result<Seq, Error> {
         self.shared.put(points, false)
     }
@@ -200,6 +201,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::ReadOnly`] where the disk failed before: the point may or may not be there after a restart.
+    /// [`Error::DiskFull`] where it waits for space: it is visible, and becomes durable when writing goes on.
     pub fn wait_durable(&self, seq: Seq) -> Result<(), Error> {
         self.shared.wait_durable(seq)
     }

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::manifest::Lost;
 use crate::output::{Cuts, Output};
 use crate::pieces::{Piece, SeriesReader, intact};
-use crate::segment::{ChunkMeta, Effort, Scan, Segment, SegmentMeta};
+use crate::segment::{Chunk, ChunkMeta, Effort, Scan, Segment, SegmentMeta};
 use crate::{Damage, Error, Options};
 
 /// Segments of the newest partition are merged when there are so many of a size: that many are read at once where a query
@@ -138,7 +138,7 @@ pub(crate) fn rewrite(
         let mut pieces = Vec::new();
         for (segment, scan) in std::iter::zip(inputs, &mut scans) {
             while let Some(chunk) = next_of(scan, series, &mut damage)? {
-                pieces.push(Piece::Disk(Arc::clone(segment), chunk));
+                pieces.push(Piece::Disk(Chunk::new(segment, chunk)));
             }
         }
         for range in keep(series) {

@@ -46,8 +46,11 @@ impl Version {
         damage: &mut Vec<Damage>,
     ) -> Result<(), Error> {
         for segment in self.segments.iter().filter(|segment| segment.may_contain(series, range)) {
-            let chunks = intact(segment.chunks(series, range), damage)?.unwrap_or_default();
-            pieces.extend(chunks.into_iter().map(|chunk| Piece::Disk(Arc::clone(segment), chunk)));
+            for page in segment.chunks(series, range) {
+                if let Some(chunks) = intact(page, damage)? {
+                    pieces.extend(chunks.map(Piece::Disk));
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slung_model::{Seq, SeriesId, SeriesKey, TimeRange};
 
@@ -20,6 +20,8 @@ const FLUSH_TRIES_MAX: u32 = 3;
 const RETRY: Duration = Duration::from_millis(100);
 /// How often there is a look at what is too old.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same at the most, where upkeep fails again and again.
+const LOOK_MAX: Duration = Duration::from_secs(60);
 /// How long merging waits for a flush, which needs the disk and the processor more, and at most how often in a row.
 const YIELD: Duration = Duration::from_millis(5);
 const YIELDS_MAX: u32 = 40;
@@ -117,15 +119,31 @@ impl Shared {
     }
 
     fn keep_up(&self) {
+        let mut wait = LOOK;
         loop {
-            // What fails is tried again later: nothing is lost by it but space.
-            let more = self.upkeep_once().unwrap_or(false);
-            let state = self.lock();
-            if state.closing || state.failure().is_some() {
-                return;
-            }
-            if !more {
-                drop(self.wait_for(&self.upkeep, state, LOOK));
+            let done = self.upkeep_once();
+            let mut state = self.lock();
+            // What fails is tried again, less and less often: nothing is lost by it but space, and merging takes space.
+            wait = match &done {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => LOOK,
+                Err(_) => (wait * 2).clamp(LOOK, LOOK_MAX),
+            };
+            state.stats.upkeep_failures += u64::from(done.is_err());
+            let until = Instant::now() + wait;
+            loop {
+                if state.closing || state.failure().is_some() {
+                    return;
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                // A flush wakes everybody: there may be something to merge, unless that has just failed.
+                state = self.wait_for(&self.upkeep, state, left);
+                if done.is_ok() && state.frozen.is_none() {
+                    break;
+                }
             }
         }
     }
@@ -133,7 +151,10 @@ impl Shared {
     /// Gives up what is too old or too much, and merges once where that is due. Answers whether there may be more to do.
     pub(crate) fn upkeep_once(&self) -> Result<bool, Error> {
         let _rewriting = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.disk.keep_reserve();
+        // On a full disk what little becomes free is for the log.
+        if self.lock().check_writable().is_ok() {
+            self.disk.keep_reserve();
+        }
         let metas = self.retain()?;
         let Some(numbers) = upkeep::plan_merge(&metas, self.options.partition_micros) else { return Ok(false) };
         let segments = self.disk.segments(&numbers);
@@ -187,6 +208,9 @@ impl Shared {
 
     /// Takes the points of those series and that range away which were written before. `series` rises.
     pub(crate) fn delete(&self, series: &[SeriesId], range: TimeRange) -> Result<Deleted, Error> {
+        if range.start > range.end {
+            return Ok(Deleted::default());
+        }
         let _rewriting = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
         self.flush()?;
         let series: BTreeSet<SeriesId> = series.iter().copied().collect();

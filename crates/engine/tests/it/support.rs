@@ -97,8 +97,20 @@ impl Vfs for GatedVfs {
         Ok(self.gated(Vfs::open(&self.disk, path)?))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.open_read(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         Ok(self.gated(self.disk.create(path)?))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -116,3 +116,21 @@ proptest! {
         prop_assert_eq!(catalogue.select(&query), expected);
     }
 }
+
+#[test]
+fn a_series_that_is_renamed_is_found_by_its_new_key_alone() {
+    let key = |name: &str, tag: &str| SeriesKey::new(name, [tag]).unwrap();
+    let mut catalogue = Catalogue::default();
+    let ids: Vec<SeriesId> = ["a", "b", "c"].iter().map(|tag| catalogue.insert(&key("temp", tag)).unwrap()).collect();
+    assert!(!catalogue.rename(ids[1], &key("temp", "c")), "there is such a one");
+    assert!(!catalogue.rename(SeriesId(9), &key("temp", "d")), "it was not given out");
+    assert!(catalogue.rename(ids[0], &key("speed", "c")));
+    let select = |query: &str| catalogue.select(&Query::parse(query).unwrap());
+    assert_eq!(select("temp:[]"), [ids[1], ids[2]]);
+    assert_eq!(select("temp:[a]"), []);
+    assert_eq!(select("speed,temp:[c]"), [ids[0], ids[2]]);
+    assert_eq!(catalogue.get(&key("temp", "a")), None);
+    assert_eq!(catalogue.get(&key("speed", "c")), Some(ids[0]));
+    assert_eq!(**catalogue.key(ids[0]).unwrap(), key("speed", "c"));
+    assert_eq!(catalogue.len(), 3);
+}

@@ -6,6 +6,7 @@ mod directory;
 mod durability;
 mod idle;
 mod ingest;
+mod kill;
 mod live;
 mod server;
 mod workflows;

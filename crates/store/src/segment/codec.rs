@@ -147,11 +147,16 @@ pub(super) fn decode(summary: &Summary, payload: &[u8], columns: &mut Columns) -
     let mut fields = Fields(payload);
     let (how_timestamps, how_values) = (fields.u8()?, fields.u8()?);
     let payload = match how_timestamps {
+        // These rise by the way they are made.
         REGULAR => decode_regular(summary, timestamps).map(|()| fields)?,
         1..=DELTA_BYTES_MAX => decode_deltas(summary, usize::from(how_timestamps), fields, timestamps)?,
         PCO_TIMESTAMPS => decode_pco(fields, timestamps, scratch)?,
         _ => return Err(Invalid("a chunk's timestamps are of an unknown kind")),
     };
+    // Not `all`, which stops at the first and so does not run several at once.
+    if how_timestamps != REGULAR && timestamps.windows(2).fold(false, |falls, pair| falls | (pair[0] >= pair[1])) {
+        return Err(NOT_RISING);
+    }
     let rest = match how_values {
         CONSTANT => {
             values.fill(summary.first());
@@ -168,6 +173,9 @@ pub(super) fn decode(summary: &Summary, payload: &[u8], columns: &mut Columns) -
 fn decode_regular(summary: &Summary, timestamps: &mut [i64]) -> Result<(), Invalid> {
     let (span, steps) = (summary.end().abs_diff(summary.start()), timestamps.len() as u64 - 1);
     let step = (span / steps).cast_signed();
+    if step == 0 {
+        return Err(NOT_RISING);
+    }
     let mut at = summary.start();
     for timestamp in timestamps {
         *timestamp = at;
@@ -231,21 +239,16 @@ fn decode_pco<'a, T: pco::data_types::Number>(
     Ok(Fields(page.into_src()))
 }
 
-/// Everything that a reader relies on.
+const NOT_RISING: Invalid = Invalid("a chunk's timestamps do not rise");
+
+/// Everything else that a reader relies on.
 fn check(summary: &Summary, timestamps: &[i64], values: &[f64]) -> Result<(), Invalid> {
     if timestamps.first() != Some(&summary.start()) || timestamps.last() != Some(&summary.end()) {
         return Err(Invalid("a chunk's timestamps are not those of its summary"));
     }
-    // Not `all`, which stops at the first and so does not run several at once.
-    if timestamps.windows(2).fold(false, |falls, pair| falls | (pair[0] >= pair[1])) {
-        return Err(Invalid("a chunk's timestamps do not rise"));
-    }
-    if values.iter().fold(false, |any, value| any | !value.is_finite()) {
-        return Err(Invalid("a chunk's value is not finite"));
-    }
     let ends = [(values.first(), summary.first()), (values.last(), summary.last())];
     let same_ends = ends.iter().all(|(found, known)| found.is_some_and(|found| found.to_bits() == known.to_bits()));
-    let (min, max) = min_max(values);
+    let (min, max) = min_max(values).ok_or(Invalid("a chunk's value is not finite"))?;
     let known = [Op::Min, Op::Max].map(|op| summary.aggregate().value(op));
     if !same_ends || known != [Some(min), Some(max)] {
         return Err(Invalid("a chunk's values are not those of its summary"));
@@ -253,19 +256,23 @@ fn check(summary: &Summary, timestamps: &[i64], values: &[f64]) -> Result<(), In
     Ok(())
 }
 
-/// In lanes, so that the processor compares several at once.
-fn min_max(values: &[f64]) -> (f64, f64) {
+/// The smallest and the largest; `None` where one is not finite. In lanes, so that the processor looks at several at once.
+fn min_max(values: &[f64]) -> Option<(f64, f64)> {
     const LANES: usize = 8;
-    let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let (mut min, mut max, mut zero) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES], [0.0; LANES]);
     let (groups, rest) = values.as_chunks::<LANES>();
     for group in groups {
         for lane in 0..LANES {
             min[lane] = if group[lane] < min[lane] { group[lane] } else { min[lane] };
             max[lane] = if group[lane] > max[lane] { group[lane] } else { max[lane] };
+            // What is not finite gives no number, and so does all that this is added to.
+            zero[lane] += group[lane] * 0.0;
         }
     }
+    let is_finite = zero == [0.0; LANES] && rest.iter().all(|value| value.is_finite());
     let least = min.iter().chain(rest).fold(f64::INFINITY, |a, b| a.min(*b));
-    (least, max.iter().chain(rest).fold(f64::NEG_INFINITY, |a, b| a.max(*b)))
+    let greatest = max.iter().chain(rest).fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+    is_finite.then_some((least, greatest))
 }
 
 #[cfg(test)]
@@ -347,7 +354,7 @@ mod tests {
             bad
         };
         for (payload, reason) in [
-            (changed(2, &[0]), "a chunk's timestamps are not those of its summary"),
+            (changed(2, &[2]), "a chunk's timestamps are not those of its summary"),
             (changed(2, &[0, 3]), "a chunk's timestamps do not rise"),
             (changed(4, &2_f64.to_le_bytes()), "a chunk's values are not those of its summary"),
             (changed(12, &f64::NAN.to_le_bytes()), "a chunk's value is not finite"),

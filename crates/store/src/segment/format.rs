@@ -366,3 +366,116 @@ impl Footer {
         u64::from(self.pages) * RECORD_BYTES as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER_END: u64 = HEADER_BYTES as u64;
+
+    fn chunk(series: u32, timestamps: &[i64], bytes: u32) -> ChunkMeta {
+        let summary = Summary::of(timestamps, &vec![1.0; timestamps.len()]).unwrap();
+        let (effort, crc) = (Effort::Flush, 5);
+        ChunkMeta { series: SeriesId(series), summary, last_seq: 9, effort, offset: HEADER_END, bytes, crc }
+    }
+
+    fn page(chunks: &[ChunkMeta]) -> (PageRecord, Vec<u8>) {
+        let mut page = Page::default();
+        chunks.iter().for_each(|chunk| page.push(chunk));
+        let entries = page.entries.clone();
+        let payloads: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        (page.take_record(&Seal::new(1, 7), HEADER_END + payloads).unwrap(), entries)
+    }
+
+    #[test]
+    fn a_checksum_is_that_of_its_store_segment_and_place() {
+        let crc = Seal::new(1, 7).crc(40, b"bytes");
+        assert_eq!(Seal::new(1, 7).crc(40, b"bytes"), crc);
+        for other in
+            [Seal::new(2, 7).crc(40, b"bytes"), Seal::new(1, 8).crc(40, b"bytes"), Seal::new(1, 7).crc(41, b"bytes")]
+        {
+            assert_ne!(other, crc);
+        }
+    }
+
+    /// Behind checksums that are right.
+    #[test]
+    fn a_page_that_breaks_a_rule_is_refused() {
+        let good = [chunk(3, &[1, 2], 10), chunk(3, &[3, 4, 5], 20), chunk(8, &[0], 0)];
+        let (record, bytes) = page(&good);
+        let read = decode_page(&record, &bytes).unwrap();
+        assert_eq!(read.iter().map(|chunk| chunk.offset).collect::<Vec<_>>(), [40, 50, 70]);
+        let other = |change: fn(&mut PageRecord)| {
+            let mut record = record;
+            change(&mut record);
+            decode_page(&record, &bytes)
+        };
+        let chunks = |chunks: &[ChunkMeta]| {
+            let (record, bytes) = page(chunks);
+            decode_page(&record, &bytes)
+        };
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            decode_page(&record, &bytes)
+        };
+        const NOT_AS_TOLD: &str = "a page is not what the directory says";
+        const SIZE: &str = "a chunk is larger than any chunk, or smaller";
+        const ORDER: &str = "the chunks are not in the order of series and time";
+        let many: Vec<i64> = (0..=CHUNK_POINTS_MAX as i64).collect();
+        for (found, reason) in [
+            (other(|record| record.payload_bytes -= 1), NOT_AS_TOLD),
+            (other(|record| record.chunks = 2), NOT_AS_TOLD),
+            (other(|record| record.span.last = SeriesId(9)), NOT_AS_TOLD),
+            (other(|record| record.span.range.start = -1), NOT_AS_TOLD),
+            (other(|record| record.place = 29), "a page lies before the file"),
+            (changed(0, 3), "a chunk is of an unknown kind"),
+            // The count of the first chunk's points, then its payload's length.
+            (changed(21, 1), "a chunk's summary can't be"),
+            (changed(13, 1), SIZE),
+            (changed(15, 3), SIZE),
+            (chunks(&[chunk(3, &many, 10)]), SIZE),
+            (chunks(&[chunk(3, &[1, 2], 10), chunk(3, &[2, 3], 10)]), ORDER),
+            (chunks(&[chunk(3, &[1, 2], 10), chunk(2, &[3, 4], 10)]), ORDER),
+            (decode_page(&record, &bytes[..bytes.len() - 1]), "it is cut short"),
+        ] {
+            assert_eq!(found, Err(Invalid(reason)));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_breaks_a_rule_is_refused() {
+        let first = page(&[chunk(3, &[1, 2], 10)]).0;
+        let end = first.end().unwrap();
+        let second = PageRecord { place: end + 10, ..first };
+        let whole = second.end().unwrap();
+        let directory = |records: &[PageRecord]| {
+            let mut bytes = Vec::new();
+            records.iter().for_each(|record| record.encode(&mut bytes));
+            bytes
+        };
+        let good = directory(&[first, second]);
+        assert_eq!(decode_directory(whole, &good), Ok(vec![first, second]));
+        let other = |change: fn(&mut PageRecord)| {
+            let mut changed = second;
+            change(&mut changed);
+            decode_directory(whole, &directory(&[first, changed]))
+        };
+        const FILL: &str = "the pages do not fill the file";
+        for (found, reason) in [
+            (decode_directory(whole + 1, &good), FILL),
+            (decode_directory(end, &good), FILL),
+            (decode_directory(HEADER_END, &[]), FILL),
+            (decode_directory(whole, &good[1..]), "the directory is cut short"),
+            (other(|record| record.payload_bytes += 1), FILL),
+            (other(|record| record.bytes = u32::MAX), "a page is larger than any page"),
+            (other(|record| record.chunks = 0), "a page is larger than any page"),
+            (other(|record| record.chunks = 129), "a page is larger than any page"),
+            (other(|record| record.span.last = SeriesId(2)), "a page ends before it begins"),
+            (other(|record| record.span.range.end = 0), "a page ends before it begins"),
+            (other(|record| record.span.first = SeriesId(2)), "the pages are not in the order of series"),
+        ] {
+            assert_eq!(found, Err(Invalid(reason)));
+        }
+    }
+}

@@ -13,7 +13,7 @@ mod writer;
 use slung_model::{SeriesId, Summary, TimeRange};
 
 pub(crate) use self::codec::{Columns, Effort};
-pub(crate) use self::reader::{IndexCache, Scan, Segment};
+pub(crate) use self::reader::{Chunk, IndexCache, Scan, Segment};
 pub(crate) use self::writer::SegmentWriter;
 
 /// The most points in one chunk, a property of the format. At 64k points chunks are 5 % smaller, at 1k pco takes twice

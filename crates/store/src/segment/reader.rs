@@ -1,5 +1,6 @@
 //! Reads a segment: its directory stays in memory, pages of the index in a cache, points are read when asked for.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use slung_model::{Op, SeriesId, Summary, TimeRange};
 
 use super::format::{self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, PageRecord, Seal};
 use super::{ChunkMeta, Columns, SegmentMeta, codec};
+use crate::Error;
 use crate::damage::{Damage, ReadError};
 use crate::format::{BadHeader, Invalid};
 use crate::vfs::{File, Vfs};
@@ -57,7 +59,10 @@ impl Segment {
         meta: &SegmentMeta,
         cache: Arc<IndexCache>,
     ) -> Result<Self, ReadError> {
-        let file = vfs.open_read(path).map_err(ReadError::io("opening", path, 0, None, meta.range()))?;
+        let file = vfs.open_read(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ReadError::Io(Error::Missing { path: path.into() }),
+            _ => ReadError::io("opening", path, 0, None, meta.range())(error),
+        })?;
         let seal = Seal::new(store, meta.number);
         let mut segment = Self { file, path: path.into(), meta: meta.clone(), seal, store, pages: Vec::new(), cache };
         segment.pages = segment.read_directory()?;
@@ -147,16 +152,24 @@ impl Segment {
         overlap(self.meta.range(), range) && self.pages_of(series, range).next().is_some()
     }
 
-    /// The chunks of a series that have points in that range or around it, in the order of time.
-    pub(crate) fn chunks(&self, series: SeriesId, range: TimeRange) -> Result<Vec<ChunkMeta>, ReadError> {
-        let mut found = Vec::new();
-        for index in self.pages_of(series, range) {
-            let page = self.cached_page(index)?;
-            let first = page.partition_point(|chunk| chunk.series < series);
-            let of_series = page[first..].iter().take_while(|chunk| chunk.series == series);
-            found.extend(of_series.filter(|chunk| overlap(chunk.range(), range)).cloned());
-        }
-        Ok(found)
+    /// The chunks of a series that have points in that range or around it, in the order of time, a page at a time. A page that
+    /// can't be read is one error, and the next page follows.
+    pub(crate) fn chunks(
+        self: &Arc<Self>,
+        series: SeriesId,
+        range: TimeRange,
+    ) -> impl Iterator<Item = Result<impl Iterator<Item = Chunk>, ReadError>> {
+        self.pages_of(series, range).map(move |index| {
+            let chunks = self.cached_page(index)?;
+            // In a page chunks rise by series and time, and do not overlap.
+            let first = chunks.partition_point(|chunk| {
+                chunk.series < series || chunk.series == series && chunk.summary.end() < range.start
+            });
+            let count =
+                chunks[first..].partition_point(|chunk| chunk.series == series && chunk.summary.start() <= range.end);
+            let page = Arc::new(IndexPage { segment: Arc::clone(self), chunks });
+            Ok((first..first + count).map(move |index| Chunk { page: Arc::clone(&page), index }))
+        })
     }
 
     fn cached_page(&self, index: usize) -> Result<Arc<[ChunkMeta]>, ReadError> {
@@ -296,6 +309,41 @@ fn same_but_for_rounding(found: &Summary, known: &Summary) -> bool {
 
 fn overlap(a: TimeRange, b: TimeRange) -> bool {
     a.start <= b.end && b.start <= a.end
+}
+
+/// A page of the index with the segment that it is of.
+struct IndexPage {
+    segment: Arc<Segment>,
+    chunks: Arc<[ChunkMeta]>,
+}
+
+/// A chunk to be read when asked for. It shares its page with those beside it, as a query may take 100,000 of them.
+#[derive(Clone)]
+pub(crate) struct Chunk {
+    page: Arc<IndexPage>,
+    index: usize,
+}
+
+impl Chunk {
+    /// A chunk by itself.
+    pub(crate) fn new(segment: &Arc<Segment>, chunk: ChunkMeta) -> Self {
+        Self { page: Arc::new(IndexPage { segment: Arc::clone(segment), chunks: Arc::new([chunk]) }), index: 0 }
+    }
+
+    /// What it is a chunk of.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.page.segment
+    }
+
+    /// What is known of it.
+    pub(crate) fn meta(&self) -> &ChunkMeta {
+        &self.page.chunks[self.index]
+    }
+
+    /// Reads its points. After an error the columns hold anything.
+    pub(crate) fn read(&self, columns: &mut Columns) -> Result<(), ReadError> {
+        self.segment().read(self.meta(), columns)
+    }
 }
 
 /// The chunks of a segment; see [`Segment::scan`].

@@ -8,10 +8,10 @@ use slung_model::{SeriesId, Summary, TimeRange};
 
 use super::format::{FOOTER_BYTES, HEADER_BYTES, Header, PAGE_CHUNKS_MAX, Page, RECORD_BYTES, Seal};
 use super::*;
+use crate::Error;
 use crate::damage::{Damage, ReadError};
 use crate::dump::{documented, hex};
 use crate::sim::SimVfs;
-use crate::vfs::Vfs;
 
 const STORE: u64 = 0x1122_3344_5566_7788;
 
@@ -142,7 +142,7 @@ fn chunks_are_found_by_series_and_range() {
     let meta = write(&disk, &chunks);
     for cache_bytes in [0, 40 << 10, 1 << 20] {
         let cache = Arc::new(IndexCache::new(cache_bytes));
-        let segment = Segment::open(&disk, path(), STORE, &meta, cache).unwrap();
+        let segment = Arc::new(Segment::open(&disk, path(), STORE, &meta, cache).unwrap());
         for series in 0..202 {
             for (start, end) in [(0, 0), (6, 9), (5, 10), (-9, -1), (31, 44), (86, 86), (i64::MIN, i64::MAX)] {
                 let range = TimeRange { start, end };
@@ -151,7 +151,7 @@ fn chunks_are_found_by_series_and_range() {
                     .filter(|(of, points)| *of == series && points[0].0 <= end && start <= points[1].0)
                     .map(|(_, points)| points[0].0)
                     .collect();
-                let found = segment.chunks(SeriesId(series), range).unwrap();
+                let found = chunks_of(&segment, SeriesId(series), range);
                 assert_eq!(found.iter().map(|chunk| chunk.summary.start()).collect::<Vec<_>>(), wanted);
                 assert!(segment.may_contain(SeriesId(series), range) || wanted.is_empty());
             }
@@ -161,14 +161,18 @@ fn chunks_are_found_by_series_and_range() {
     }
 }
 
+fn chunks_of(segment: &Arc<Segment>, series: SeriesId, range: TimeRange) -> Vec<ChunkMeta> {
+    segment.chunks(series, range).flat_map(Result::unwrap).map(|chunk| chunk.meta().clone()).collect()
+}
+
 /// The second time nothing is read from the disk.
 #[test]
 fn index_pages_are_cached() {
     let disk = SimVfs::new(1);
-    let segment = open(&disk, &write(&disk, &various())).unwrap();
+    let segment = Arc::new(open(&disk, &write(&disk, &various())).unwrap());
     let calls = || {
         let before = disk.calls();
-        segment.chunks(SeriesId(4), TimeRange::ALL).unwrap();
+        chunks_of(&segment, SeriesId(4), TimeRange::ALL);
         disk.calls() - before
     };
     assert_eq!((calls(), calls()), (1, 0));
@@ -226,6 +230,33 @@ fn every_other_length_is_noticed() {
     assert!(matches!(open(&disk, &meta), Err(ReadError::Damaged(_))));
 }
 
+#[test]
+fn a_segment_that_the_manifest_does_not_mean_is_damage() {
+    let disk = SimVfs::new(1);
+    let meta = write(&disk, &various());
+    let other = |change: fn(&mut SegmentMeta)| {
+        let mut meta = meta.clone();
+        change(&mut meta);
+        open(&disk, &meta).map(|_| ())
+    };
+    for (change, what) in [
+        ((|meta| meta.number += 1) as fn(&mut SegmentMeta), "the file is not the segment that the manifest names"),
+        (|meta| meta.generation += 1, "the file is not the segment that the manifest names"),
+        (|meta| meta.start += 1, "the footer is not what the manifest says"),
+        (|meta| meta.end -= 1, "the footer is not what the manifest says"),
+        (|meta| meta.points += 1, "the footer is not what the manifest says"),
+        (|meta| meta.chunks += 1, "the footer is not what the manifest says"),
+        (|meta| meta.series += 1, "the footer is not what the manifest says"),
+        (|meta| meta.footer_crc += 1, "the footer is not what the manifest says"),
+        (|meta| meta.bytes += 1, "the file is not as long as the manifest says"),
+    ] {
+        match other(change) {
+            Err(ReadError::Damaged(damage)) => assert_eq!(damage.reason, what),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
 /// A disk that lost a write shows what stood there before, or what belongs elsewhere, each whole in itself.
 #[test]
 fn blocks_from_elsewhere_are_noticed() {
@@ -277,8 +308,8 @@ fn blocks_from_elsewhere_are_noticed() {
 fn a_damaged_chunk_names_its_points_and_leaves_the_others() {
     let disk = SimVfs::new(1);
     let meta = write(&disk, &various());
-    let segment = open(&disk, &meta).unwrap();
-    let victim = segment.chunks(SeriesId(4), TimeRange { start: 0, end: 0 }).unwrap().remove(0);
+    let segment = Arc::new(open(&disk, &meta).unwrap());
+    let victim = chunks_of(&segment, SeriesId(4), TimeRange { start: 0, end: 0 }).remove(0);
     let mut bad = disk.read(path()).unwrap();
     bad[victim.offset as usize] ^= 1;
     disk.plant(path(), &bad);
@@ -297,10 +328,10 @@ fn a_damaged_chunk_names_its_points_and_leaves_the_others() {
 }
 
 #[test]
-fn a_missing_file_is_damage_and_a_failing_disk_is_not() {
+fn neither_a_missing_file_nor_a_failing_disk_is_damage() {
     let disk = SimVfs::new(1);
     let meta = write(&disk, &various());
-    assert!(matches!(open(&SimVfs::new(2), &meta), Err(ReadError::Damaged(_))));
+    assert!(matches!(open(&SimVfs::new(2), &meta), Err(ReadError::Io(Error::Missing { .. }))));
     let before = disk.calls();
     open(&disk, &meta).unwrap();
     let calls = disk.calls() - before;
@@ -371,7 +402,8 @@ fn copied_chunks_are_those_of_before() {
     assert_eq!(known(&copied, 1), known(&segment, 0));
 }
 
-/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right here.
+/// What can't be seen by checksums: a summary that was wrong when it was written. Counts, ends and bounds are right
+/// here.
 #[test]
 fn a_wrong_summary_is_noticed_by_a_full_check() {
     for (values, others) in [

@@ -23,9 +23,10 @@ pub struct Progress {
 }
 
 /// Tries again where a file is missing: a store that writes removes what it has merged or flushed, and has named what took
-/// its place in the manifest before. Manifests are seconds apart, and an attempt comes to all files in less.
+/// its place in the manifest before. It may do so once more meanwhile, but not as often as this is tried; what is missing shows
+/// before the log is read, which is what takes time.
 pub(crate) fn settled<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    const TRIES: usize = 5;
+    const TRIES: usize = 100;
     let mut tries = 0;
     loop {
         tries += 1;

@@ -1,19 +1,28 @@
-//! The hex dump in `docs/format/log.md` is a log, byte for byte.
+//! The hex dumps in `docs/format/log.md` are a log and a file of definitions, byte for byte.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use slung_model::{Point, SeriesId, SeriesKey, TimeRange};
+use slung_store::Store;
 use slung_store::sim::SimVfs;
 
-use crate::common::{define, log, open};
+use crate::common::{define, dir, log, open};
 
-/// The bytes of the block that is marked `hex`: an offset, bytes, and a remark behind `|` on each line.
-fn documented() -> Vec<u8> {
+/// The number of the store, as the document says.
+const STORE: u64 = 0x0102_0304_0506_0708;
+
+/// The bytes of the blocks that are marked `hex`, of the log and of the definitions: an offset, bytes, and a remark behind
+/// `|` on each line.
+fn documented() -> [Vec<u8>; 2] {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format/log.md");
     let text = fs::read_to_string(path).unwrap();
-    let (_, block) = text.split_once("```hex\n").expect("there is a dump");
-    let (block, _) = block.split_once("```").expect("it ends");
+    let blocks: Vec<Vec<u8>> = text.split("```hex\n").skip(1).map(decode).collect();
+    blocks.try_into().expect("there are two dumps")
+}
+
+fn decode(text: &str) -> Vec<u8> {
+    let (block, _) = text.split_once("```").expect("it ends");
     let mut bytes = Vec::new();
     for line in block.lines().filter(|line| !line.is_empty()) {
         let (line, _) = line.split_once('|').unwrap_or((line, ""));
@@ -25,8 +34,43 @@ fn documented() -> Vec<u8> {
     bytes
 }
 
+/// A manifest that names no segment, with so much of a file of definitions. `docs/format/manifest.md` describes it.
+fn manifest(log: u64, series_bytes: u64) -> Vec<u8> {
+    let count = u32::from(series_bytes > 0);
+    let number = u64::from(count);
+    let mut bytes = b"SLUNGMAN".to_vec();
+    bytes.extend_from_slice(&1u32.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&116u64.to_le_bytes());
+    for word in [STORE, number + 1, 1, 0, log, 1, number, series_bytes, 604_800_000_000, i64::MIN.cast_unsigned()] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    for word in [count, 0, 0] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..]].concat());
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// A new store, whose numbers are those of the document: all else follows from them.
+fn begun(log_header: &[u8], definitions: &[u8]) -> SimVfs {
+    let disk = SimVfs::new(1);
+    disk.plant(&log(1), log_header);
+    let number = u64::from_le_bytes(*log_header[16..].first_chunk().unwrap());
+    disk.plant(&dir().join("manifest"), &manifest(number, definitions.len() as u64));
+    if !definitions.is_empty() {
+        disk.plant(&series(), definitions);
+    }
+    disk
+}
+
+fn series() -> PathBuf {
+    dir().join("series-00000001")
+}
+
 /// What the document says is in it.
-fn write(disk: &SimVfs) {
+fn write(disk: &SimVfs) -> Store {
     let (store, _) = open(disk).unwrap();
     let series = define(&store, &SeriesKey::new("temp", ["sensor=1", "env=prod"]).unwrap());
     let at = 1_700_000_000_000_000;
@@ -37,29 +81,36 @@ fn write(disk: &SimVfs) {
         ])
         .unwrap();
     store.wait_durable(seq).unwrap();
-    store.close().unwrap();
+    store
 }
 
 #[test]
 fn the_documented_bytes_are_read_as_documented() {
-    let disk = SimVfs::new(1);
-    disk.plant(log(), &documented());
-    let (store, recovery) = open(&disk).unwrap();
-    assert_eq!((recovery.series, recovery.points, recovery.trimmed), (1, 2, None));
-    assert_eq!(store.key(SeriesId(0)).unwrap().to_string(), "temp{env=prod,sensor=1}");
-    let points: Vec<_> = store.snapshot(&[SeriesId(0)], TimeRange::ALL).points().collect();
-    let at = 1_700_000_000_000_000;
-    assert_eq!(points.iter().map(|p| (p.timestamp, p.value)).collect::<Vec<_>>(), [(at, 21.5), (at + 1_000_000, -0.5)]);
+    let [log_bytes, definitions] = documented();
+    for (disk, points) in
+        [(begun(&log_bytes, &[]), 2), (begun(&log_bytes, &definitions), 2), (begun(&log_bytes[..32], &definitions), 0)]
+    {
+        let (store, recovery) = open(&disk).unwrap();
+        assert_eq!((recovery.series, recovery.points, recovery.trimmed, recovery.damage), (1, points, None, vec![]));
+        assert_eq!(store.key(SeriesId(0)).unwrap().to_string(), "temp{env=prod,sensor=1}");
+        let found: Vec<Point> = store.snapshot(&[SeriesId(0)], TimeRange::ALL).scan().map(Result::unwrap).collect();
+        let at = 1_700_000_000_000_000;
+        let expected = [(at, 21.5), (at + 1_000_000, -0.5)];
+        assert_eq!(found.iter().map(|p| (p.timestamp, p.value)).collect::<Vec<_>>(), expected[..found.len()]);
+        assert_eq!(found.len() as u64, points);
+    }
 }
 
 #[test]
 fn the_documented_bytes_are_what_is_written() {
-    let documented = documented();
-    let disk = SimVfs::new(1);
-    // The header has the number that was drawn for this log; all else follows from it.
-    disk.plant(log(), &documented[..32]);
-    write(&disk);
-    let written = disk.read(log()).unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    assert_eq!(hex(&written), hex(&documented));
+    let [log_bytes, definitions] = documented();
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let disk = begun(&log_bytes[..32], &[]);
+    write(&disk).close().unwrap();
+    assert_eq!(hex(disk.read(&log(2)).unwrap()), hex(log_bytes.clone()));
+    let disk = begun(&log_bytes[..32], &[]);
+    write(&disk).flush().unwrap();
+    let (_, written) =
+        disk.files(dir()).into_iter().find(|(path, _)| path.to_str().unwrap().contains("series-")).unwrap();
+    assert_eq!(hex(written), hex(definitions));
 }

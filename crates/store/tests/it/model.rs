@@ -1,130 +1,654 @@
-//! Random lives of a store, against a sorted map.
+//! Random lives of a store, against sorted maps: writing, flushing, merging, giving up, deleting, stopping in any way.
+//!
+//! Most lives are the same each time. The store has no threads but the one that commits, and that one is waited for after
+//! each write; unless the log's syncs are held up, and then it has one record under way and all later writes wait in memory.
+
+use std::env;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use slung_model::{Seq, TimeRange};
-use slung_store::Store;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use slung_model::{Clock, Point, Seq, SeriesId, TIMESTAMP_MAX, TIMESTAMP_MIN, TimeRange};
 use slung_store::sim::SimVfs;
+use slung_store::{Deleted, Options, Recovery, Snapshot, Store};
 
-use crate::common::{Write, all_series, check_recovered, contents, expected, key, open, points};
+use crate::common::{Write, dir, key};
+use crate::gate::{Gated, Keeper};
+use crate::reference::{Answer, Ask, Reference};
+
+const SERIES: usize = 6;
+/// In the mean.
+const STEPS: usize = 200;
+/// Around which most points lie: 14 November 2023, where a week begins anew as little as a second.
+const TODAY: i64 = 1_700_000_000_000_000;
+
+#[derive(Debug, Clone)]
+struct Setup {
+    /// What a loss of power leaves behind.
+    seed: u64,
+    background: bool,
+    partition_micros: i64,
+    memtable_bytes_max: usize,
+    log_file_bytes_max: u64,
+    index_cache_bytes_max: u64,
+    /// In partitions.
+    retention: Option<i64>,
+}
+
+/// Points of one write.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// After all before.
+    InOrder,
+    /// Before the newest ones.
+    Late,
+    /// At few different times, many of them where a partition begins.
+    Grid,
+    /// Of very many partitions.
+    Far,
+    /// At the ends of time.
+    Extreme,
+    /// Many of one series.
+    Bulk,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    shape: Shape,
+    count: usize,
+    seed: u64,
+}
+
+/// A range, in halves of a partition from [`TODAY`] on, and microseconds beside that.
+#[derive(Debug, Clone, Copy)]
+enum Span {
+    All,
+    Halves { from: i64, count: i64, start: i64, end: i64 },
+}
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write(Vec<Write>),
+    Write(Batch),
     WaitDurable,
-    Query { series: Vec<usize>, range: (i64, i64) },
+    /// The log's syncs are held up until somebody needs one.
+    HoldUp,
+    Flush,
+    Upkeep,
+    /// So many halves of a partition go by.
+    Pass(i64),
+    Delete {
+        series: u8,
+        span: Span,
+    },
+    Query {
+        series: u8,
+        span: Span,
+        ask: Ask,
+    },
+    Keep {
+        series: u8,
+        span: Span,
+    },
+    AskKept(usize, Ask),
+    OpenBeside,
     Close,
     Kill,
-    Crash,
+    LosePower,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let time = -40i64..40;
-    let write = (0usize..5, time.clone(), -1e3..1e3f64);
-    let series = proptest::collection::vec(0usize..5, 0..5);
+fn batch() -> impl Strategy<Value = Step> {
+    let few = prop_oneof![
+        6 => Just(Shape::InOrder), 4 => Just(Shape::Late), 4 => Just(Shape::Grid), 1 => Just(Shape::Far),
+        1 => Just(Shape::Extreme)
+    ];
+    let shape = prop_oneof![
+        20 => (few, 0usize..24),
+        1 => (Just(Shape::Bulk), 1usize..1000),
+        1 => (prop_oneof![Just(Shape::InOrder), Just(Shape::Late)], 1usize..400),
+    ];
+    (shape, any::<u64>()).prop_map(|((shape, count), seed)| Step::Write(Batch { shape, count, seed }))
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    let halves = (-30i64..120, -4i64..60, -2i64..3, -2i64..3).prop_map(|(from, count, start, end)| Span::Halves {
+        from,
+        count,
+        start,
+        end,
+    });
+    prop_oneof![1 => Just(Span::All), 4 => halves]
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let buckets = (prop_oneof![Just(1i64), Just(7), Just(250_000), Just(1_000_000), Just(3_600_000_000)], 0usize..40);
     prop_oneof![
-        8 => proptest::collection::vec(write, 0..30).prop_map(Step::Write),
-        3 => (0i64..100_000, 1i64..9000).prop_map(|(from, many)| {
-            // Enough to fill blocks, and to split them when it overlaps with what is there.
-            Step::Write((0..many).map(|i| (0, from + i * 3, i as f64)).collect())
-        }),
-        2 => Just(Step::WaitDurable),
-        4 => (series, (time.clone(), time)).prop_map(|(series, range)| Step::Query { series, range }),
-        1 => Just(Step::Close),
-        1 => Just(Step::Kill),
-        1 => Just(Step::Crash),
+        Just(Ask::Aggregate),
+        Just(Ask::Ends),
+        Just(Ask::Spread),
+        Just(Ask::Rate),
+        Just(Ask::Sketch),
+        buckets.prop_map(|(every, buckets_max)| Ask::Buckets { every, buckets_max }),
+        Just(Ask::Scan),
+        Just(Ask::Points),
     ]
 }
 
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        44 => batch(),
+        4 => Just(Step::WaitDurable),
+        6 => Just(Step::HoldUp),
+        8 => Just(Step::Flush),
+        5 => Just(Step::Upkeep),
+        3 => (1i64..8).prop_map(Step::Pass),
+        2 => (any::<u8>(), span()).prop_map(|(series, span)| Step::Delete { series, span }),
+        36 => (any::<u8>(), span(), ask()).prop_map(|(series, span, ask)| Step::Query { series, span, ask }),
+        3 => (any::<u8>(), span()).prop_map(|(series, span)| Step::Keep { series, span }),
+        6 => (any::<usize>(), ask()).prop_map(|(which, ask)| Step::AskKept(which, ask)),
+        1 => Just(Step::OpenBeside),
+        2 => Just(Step::Close),
+        2 => Just(Step::Kill),
+        3 => Just(Step::LosePower),
+    ]
+}
+
+fn setup(background: bool) -> impl Strategy<Value = Setup> {
+    (
+        any::<u64>(),
+        prop_oneof![3 => Just(1_000_000i64), 1 => Just(60_000_000), 1 => Just(7 * 24 * 3600 * 1_000_000)],
+        prop_oneof![3 => Just(64usize << 10), 1 => Just(1 << 20)],
+        prop_oneof![Just(600u64), Just(8 << 10), Just(64 << 20)],
+        prop_oneof![Just(0u64), Just(64 << 10), Just(32 << 20)],
+        prop_oneof![2 => Just(None), 1 => (1i64..30).prop_map(Some)],
+    )
+        .prop_map(move |(seed, partition_micros, memtable, log_file, index_cache, retention)| Setup {
+            seed,
+            background,
+            partition_micros,
+            memtable_bytes_max: memtable,
+            log_file_bytes_max: log_file,
+            index_cache_bytes_max: index_cache,
+            // When a thread of its own gives points up can't be told.
+            retention: if background { None } else { retention },
+        })
+}
+
+/// What a failure prints: a step on each line.
+#[derive(Clone)]
+struct Steps(Vec<Step>);
+
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|step| f.write_str(&format!("\n{step:?}")))
+    }
+}
+
+fn life(background: bool) -> impl Strategy<Value = (Setup, Steps)> {
+    (setup(background), proptest::collection::vec(step(), 1..2 * STEPS).prop_map(Steps))
+}
+
+struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now_micros(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 struct Life {
+    setup: Setup,
     disk: SimVfs,
+    vfs: Gated,
+    gate: Keeper,
+    clock: Arc<TestClock>,
     store: Option<Store>,
-    batches: Vec<Vec<Write>>,
-    acknowledged: Seq,
+    ids: Vec<Option<SeriesId>>,
+    all: Reference,
+    /// What no crash takes back, up to that point.
+    safe: Reference,
+    safe_seq: u64,
+    /// What was written since, and may be lost, the last first.
+    at_risk: Vec<Vec<Write>>,
+    last: u64,
+    floor: i64,
+    has_deleted: bool,
+    /// The gate is shut; and a record waits there.
+    held_up: bool,
+    under_way: bool,
+    newest: i64,
+    kept: Vec<(Snapshot, Answer)>,
+}
+
+/// splitmix64.
+fn next(random: &mut u64) -> u64 {
+    *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *random;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// From 0 up to and not including `end`.
+fn below(random: &mut u64, end: i64) -> i64 {
+    (next(random) % end.unsigned_abs()).cast_signed()
 }
 
 impl Life {
+    fn new(setup: Setup) -> Self {
+        let disk = SimVfs::new(setup.seed);
+        let (vfs, gate) = Gated::new(disk.clone());
+        let mut life = Self {
+            setup,
+            disk,
+            vfs,
+            gate,
+            clock: Arc::new(TestClock(AtomicI64::new(TODAY))),
+            store: None,
+            ids: vec![None; SERIES],
+            all: Reference::default(),
+            safe: Reference::default(),
+            safe_seq: 0,
+            at_risk: Vec::new(),
+            last: 0,
+            floor: i64::MIN,
+            has_deleted: false,
+            held_up: false,
+            under_way: false,
+            newest: TODAY,
+            kept: Vec::new(),
+        };
+        life.open();
+        life
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            commit_interval: Duration::ZERO,
+            memtable_bytes_max: self.setup.memtable_bytes_max,
+            log_file_bytes_max: self.setup.log_file_bytes_max,
+            partition_micros: self.setup.partition_micros,
+            index_cache_bytes_max: self.setup.index_cache_bytes_max,
+            reserve_bytes: 0,
+            retention_micros: self.setup.retention.map(|partitions| partitions * self.setup.partition_micros),
+            background: self.setup.background,
+            ..Options::default()
+        }
+    }
+
+    fn open(&mut self) -> Recovery {
+        let clock = Arc::clone(&self.clock);
+        let opened = Store::open(Arc::new(self.vfs.clone()), clock, dir(), self.options());
+        let (store, recovery) = opened.expect("it can be opened");
+        assert_eq!(recovery.damage, [], "a crash damages nothing");
+        self.ids = (0..SERIES).map(|number| find(&store, number)).collect();
+        self.store = Some(store);
+        self.check_files();
+        recovery
+    }
+
     fn store(&self) -> &Store {
         self.store.as_ref().expect("it is open between steps")
     }
 
-    fn reopen(&mut self) {
-        self.store = None;
-        self.store = Some(open(&self.disk).expect("it can be opened").0);
-        let kept = check_recovered(self.store(), &self.batches, self.acknowledged);
-        self.batches.truncate(kept);
-        self.acknowledged = self.store().durable_through();
+    /// Waits until the thread that commits has nothing more to do, or can't.
+    fn settle(&mut self) {
+        if self.setup.background {
+            return;
+        }
+        if !self.held_up {
+            while self.store().stats().pending_bytes > 0 {
+                thread::yield_now();
+            }
+        } else if !self.under_way {
+            self.gate.wait_for_sync();
+            self.under_way = true;
+        }
     }
 
-    fn take(&mut self, step: Step) {
-        match step {
-            Step::Write(batch) => {
-                let points = points(self.store(), &batch).unwrap();
-                let before = self.store().stats().last;
-                let seq = self.store().write(&points).unwrap();
-                assert_eq!(seq, Seq(before + points.len() as u64));
-                self.batches.push(batch);
-            }
-            Step::WaitDurable => {
-                let seq = Seq(self.store().stats().last);
-                self.store().wait_durable(seq).unwrap();
-                assert!(self.store().durable_through() >= seq);
-                self.acknowledged = seq;
-            }
-            Step::Query { series, range } => self.query(&series, TimeRange { start: range.0, end: range.1 }),
-            Step::Close => {
-                self.store.take().unwrap().close().unwrap();
-                self.acknowledged = Seq(self.batches.iter().map(|batch| batch.len() as u64).sum());
-                self.reopen();
-            }
-            Step::Kill => {
-                self.acknowledged = self.store().durable_through();
-                self.disk.kill();
-                self.reopen();
-            }
-            Step::Crash => {
-                self.acknowledged = self.store().durable_through();
-                self.disk.restart();
-                self.reopen();
+    fn let_pass(&mut self) {
+        self.gate.open();
+        (self.held_up, self.under_way) = (false, false);
+    }
+
+    fn id(&mut self, number: usize) -> SeriesId {
+        if let Some(id) = self.ids[number] {
+            return id;
+        }
+        let (id, is_new) = self.store().resolve(&key(number)).unwrap();
+        assert!(is_new);
+        self.ids[number] = Some(id);
+        self.settle();
+        id
+    }
+
+    fn writes(&mut self, batch: Batch) -> Vec<Write> {
+        let width = self.setup.partition_micros;
+        let mut random = batch.seed;
+        let one = below(&mut random, SERIES as i64);
+        let from = TODAY + below(&mut random, 40) * width / 2;
+        let step = 1 + below(&mut random, width / 100);
+        let mut writes = Vec::with_capacity(batch.count);
+        for i in 0..batch.count as i64 {
+            let any = below(&mut random, SERIES as i64);
+            let (series, timestamp) = match batch.shape {
+                Shape::InOrder => {
+                    self.newest += 1 + below(&mut random, width / 16);
+                    (any, self.newest)
+                }
+                Shape::Late => (any, self.newest - below(&mut random, 8 * width)),
+                Shape::Grid => (any, TODAY + below(&mut random, 120) * (width / 4) - below(&mut random, 2)),
+                Shape::Far => (any, TODAY + (below(&mut random, 400) - 200) * 7 * width),
+                Shape::Extreme => match below(&mut random, 2) {
+                    0 => (any, TIMESTAMP_MIN + below(&mut random, 3)),
+                    _ => (any, TIMESTAMP_MAX - below(&mut random, 3)),
+                },
+                Shape::Bulk => (one, from + i * step),
+            };
+            let value = below(&mut random, 2_000_001) as f64 / 1000.0 - 1000.0;
+            writes.push((usize::try_from(series).unwrap(), timestamp, value));
+        }
+        writes
+    }
+
+    fn range(&self, span: Span) -> TimeRange {
+        let half = self.setup.partition_micros / 2;
+        match span {
+            Span::All => TimeRange::ALL,
+            Span::Halves { from, count, start, end } => {
+                let from = TODAY + from * half;
+                TimeRange { start: from + start, end: from + count * half + end }
             }
         }
     }
 
-    fn query(&self, series: &[usize], range: TimeRange) {
-        let ids: Vec<_> = series.iter().map(|&number| self.store().resolve(&key(number)).unwrap().0).collect();
+    /// Those of the series that are known, by the bits of a number.
+    fn chosen(&self, bits: u8) -> Vec<(usize, SeriesId)> {
+        let is_chosen = |number: &usize| bits >> number & 1 == 1;
+        (0..SERIES).filter(is_chosen).filter_map(|number| Some((number, self.ids[number]?))).collect()
+    }
+
+    fn ask(&self, series: u8, span: Span) -> (Snapshot, Answer) {
+        let chosen = self.chosen(series);
+        let mut ids: Vec<SeriesId> = chosen.iter().map(|(_, id)| *id).collect();
+        if series >> 7 == 1 {
+            // An id that was not given out, and one twice, in no order.
+            ids.push(SeriesId(1000));
+            ids.extend(ids.first().copied());
+            ids.reverse();
+        }
+        let range = self.range(span);
         let snapshot = self.store().snapshot(&ids, range);
-        let names: Vec<String> = series.iter().map(|&number| key(number).to_string()).collect();
-        let mut all = expected(&self.batches);
-        all.retain(|(timestamp, name), _| range.contains(*timestamp) && names.contains(name));
-        let named = |point: slung_model::Point| {
-            ((point.timestamp, self.store().key(point.series).unwrap().to_string()), point.value)
-        };
-        let found: Vec<_> = snapshot.points().map(named).collect();
-        assert_eq!(found.len(), all.len());
-        assert_eq!(found.into_iter().collect::<std::collections::BTreeMap<_, _>>(), all);
-        assert_eq!(snapshot.aggregate().count() as usize, all.len());
-        // Of those with the greatest timestamp the one that was written last.
-        let newest = all.keys().map(|(timestamp, _)| *timestamp).max();
-        let mut writes = self.batches.iter().flatten();
-        let last = writes.rfind(|(number, timestamp, _)| Some(*timestamp) == newest && series.contains(number));
-        let answer = snapshot.last().map(|p| (self.store().key(p.series).unwrap().to_string(), p.timestamp, p.value));
-        assert_eq!(answer, last.map(|&(number, timestamp, value)| (key(number).to_string(), timestamp, value)));
-        assert_eq!(snapshot.seq().0, self.store().stats().last);
+        assert_eq!(snapshot.seq(), Seq(self.last));
+        let visible = TimeRange { start: range.start.max(self.floor), end: range.end };
+        (snapshot, self.all.answer(&chosen, visible, self.has_deleted))
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Write(batch) => self.write(batch),
+            Step::WaitDurable => {
+                self.let_pass();
+                let seq = Seq(self.last);
+                self.store().wait_durable(seq).unwrap();
+                assert!(self.store().durable_through() >= seq);
+                self.all_is_safe();
+            }
+            Step::HoldUp if !self.setup.background => {
+                self.let_pass();
+                self.settle();
+                self.gate.shut();
+                self.held_up = true;
+            }
+            Step::HoldUp => {}
+            Step::Flush => self.flush(),
+            Step::Upkeep => self.upkeep(),
+            Step::Pass(halves) => {
+                self.clock.0.fetch_add(halves * self.setup.partition_micros / 2, Ordering::SeqCst);
+            }
+            Step::Delete { series, span } => self.delete(series, span),
+            Step::Query { series, span, ask } => {
+                let (snapshot, answer) = self.ask(series, span);
+                answer.compare(&snapshot, ask);
+            }
+            Step::Keep { series, span } => {
+                if self.kept.len() == 4 {
+                    self.kept.remove(0);
+                }
+                self.kept.push(self.ask(series, span));
+            }
+            Step::AskKept(which, ask) => {
+                if let Some((snapshot, answer)) = self.kept.get(which % self.kept.len().max(1)) {
+                    answer.compare(snapshot, ask);
+                }
+            }
+            Step::OpenBeside => self.open_beside(),
+            Step::Close => {
+                self.let_pass();
+                self.store.take().unwrap().close().unwrap();
+                self.all_is_safe();
+                let recovery = self.open();
+                assert_eq!(recovery.trimmed, None, "closing leaves nothing torn");
+                self.check();
+            }
+            Step::Kill => self.stop(SimVfs::kill),
+            Step::LosePower => self.stop(SimVfs::restart),
+        }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let writes = self.writes(batch);
+        let mut points = Vec::with_capacity(writes.len());
+        for &(number, timestamp, value) in &writes {
+            points.push(Point { series: self.id(number), timestamp, value });
+        }
+        let seq = self.store().write(&points).unwrap();
+        assert_eq!(seq, Seq(self.last + writes.len() as u64));
+        if !writes.is_empty() {
+            self.settle();
+            self.all.write(&writes, self.last + 1);
+            self.last = seq.0;
+            self.at_risk.push(writes);
+        }
+    }
+
+    fn is_safe_through(&mut self, seq: u64) {
+        let mut batches = std::mem::take(&mut self.at_risk).into_iter();
+        while self.safe_seq < seq {
+            let batch = batches.next().expect("it was written");
+            self.safe.write(&batch, self.safe_seq + 1);
+            self.safe_seq += batch.len() as u64;
+        }
+        assert!(self.safe_seq <= seq || seq == 0, "a write is durable as a whole");
+        self.at_risk = batches.collect();
+    }
+
+    fn all_is_safe(&mut self) {
+        self.is_safe_through(self.last);
+    }
+
+    fn flush(&mut self) {
+        self.store().flush().unwrap();
+        assert!(self.setup.background || self.store().stats().memtable_bytes == 0);
+        self.all_is_safe();
+    }
+
+    fn upkeep(&mut self) {
+        if let Some(partitions) = self.setup.retention {
+            // What is in memory does not count for what is given up: afterwards it is known what does.
+            self.flush();
+            if let Some(newest) = self.all.newest() {
+                let width = self.setup.partition_micros;
+                let newest = newest.min(self.clock.now_micros());
+                self.floor = self.floor.max((newest - partitions * width).div_euclid(width) * width);
+            }
+        }
+        let mut rounds = 0;
+        while self.store().upkeep().unwrap() {
+            rounds += 1;
+            assert!(rounds < 1000, "merging comes to an end");
+        }
+    }
+
+    fn delete(&mut self, series: u8, span: Span) {
+        let chosen = self.chosen(series);
+        let (numbers, ids): (Vec<usize>, Vec<SeriesId>) = chosen.into_iter().unzip();
+        let range = self.range(span);
+        let deleted = self.store().delete(&ids, range).unwrap();
+        let gone = self.all.delete(&numbers, range, self.floor);
+        assert!(deleted.points >= gone, "{} of {gone} were deleted", deleted.points);
+        if range.start > range.end {
+            assert_eq!(deleted, Deleted::default());
+            return;
+        }
+        self.all_is_safe();
+        self.safe.delete(&numbers, range, self.floor);
+        self.has_deleted = true;
+    }
+
+    /// Another one reads the directory meanwhile.
+    fn open_beside(&mut self) {
+        if self.held_up || self.setup.background {
+            return;
+        }
+        let vfs = Arc::new(self.disk.clone());
+        let before = self.disk.files(dir());
+        let (store, recovery) = Store::open_read_only(vfs, dir(), self.options()).unwrap();
+        assert_eq!(recovery.damage, []);
+        let ids: Vec<SeriesId> = store.series().iter().map(|(id, _)| *id).collect();
+        let chosen = self.chosen(u8::MAX);
+        assert_eq!(ids.len(), chosen.len());
+        let visible = TimeRange { start: self.floor, end: i64::MAX };
+        self.all.answer(&chosen, visible, false).compare(&store.snapshot(&ids, TimeRange::ALL), Ask::Scan);
+        store.close().unwrap();
+        assert_eq!(self.disk.files(dir()), before, "who only reads changes nothing");
+    }
+
+    fn stop(&mut self, how: fn(&SimVfs)) {
+        let acknowledged = self.store().durable_through().0;
+        if acknowledged > self.safe_seq {
+            self.is_safe_through(acknowledged);
+        }
+        how(&self.disk);
+        self.let_pass();
+        self.kept.clear();
+        self.store = None;
+        self.open();
+        let through = self.store().durable_through().0;
+        assert!(through >= self.safe_seq, "{} points were safe, {through} are there", self.safe_seq);
+        self.is_safe_through(through);
+        if !self.at_risk.is_empty() {
+            self.at_risk.clear();
+            self.all = self.safe.clone();
+        }
+        self.last = through;
+        self.check();
+    }
+
+    fn check(&self) {
+        let (snapshot, answer) = self.ask(u8::MAX, Span::All);
+        answer.compare(&snapshot, Ask::Scan);
+        let (snapshot, answer) = self.ask(0x7F, Span::All);
+        answer.compare(&snapshot, Ask::Aggregate);
+    }
+
+    /// No file is left that belongs to nobody.
+    fn check_files(&self) {
+        if self.setup.background {
+            return;
+        }
+        let files = self.disk.files(dir());
+        let names = || files.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(names().filter(|name| name.starts_with("seg-")).count() as u64, self.store().stats().segments);
+        assert!(names().filter(|name| name.starts_with("series-")).count() <= 1);
+        assert!(!names().any(|name| name.ends_with(".new")));
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-    #[test]
-    fn it_holds_what_a_sorted_map_holds(seed: u64, steps in proptest::collection::vec(step(), 1..40)) {
-        let disk = SimVfs::new(seed);
-        let store = open(&disk).unwrap().0;
-        let mut life = Life { disk, store: Some(store), batches: Vec::new(), acknowledged: Seq(0) };
-        for step in steps {
-            life.take(step);
-        }
-        prop_assert_eq!(contents(life.store()), expected(&life.batches));
-        let held = life.store().snapshot(&all_series(life.store()), TimeRange::ALL);
-        life.take(Step::Close);
-        prop_assert_eq!(held.aggregate().count(), life.store().stats().points, "a snapshot outlives its store");
+fn find(store: &Store, number: usize) -> Option<SeriesId> {
+    store.series().iter().find(|(_, known)| **known == key(number)).map(|(id, _)| *id)
+}
+
+fn live(setup: Setup, Steps(steps): &Steps) {
+    let mut life = Life::new(setup);
+    for step in steps {
+        life.take(step);
     }
+    life.check();
+    life.take(&Step::Close);
+    for (snapshot, answer) in &life.kept {
+        answer.compare(snapshot, Ask::Points);
+    }
+}
+
+fn config() -> Config {
+    Config { cases: 500, max_shrink_iters: 5_000, max_shrink_time: 60_000, ..Config::default() }
+}
+
+// Several tests, so that they run at one time.
+proptest! {
+    #![proptest_config(config())]
+    #[test]
+    fn it_answers_what_sorted_maps_do_1((setup, steps) in life(false)) {
+        live(setup, &steps);
+    }
+
+    #[test]
+    fn it_answers_what_sorted_maps_do_2((setup, steps) in life(false)) {
+        live(setup, &steps);
+    }
+
+    #[test]
+    fn it_answers_what_sorted_maps_do_3((setup, steps) in life(false)) {
+        live(setup, &steps);
+    }
+
+    #[test]
+    fn it_answers_what_sorted_maps_do_4((setup, steps) in life(false)) {
+        live(setup, &steps);
+    }
+
+    #[test]
+    fn it_answers_what_sorted_maps_do_with_threads_of_its_own((setup, steps) in life(true)) {
+        live(setup, &steps);
+    }
+}
+
+fn number_in(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Of the life with that number.
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// One life after the other for as long as `SLUNG_SIM_MINUTES` says (one at least), from `SLUNG_SIM_SEED` on.
+#[test]
+#[ignore = "as long as it is told to; `cargo xtask simulate` starts it"]
+fn simulate() {
+    let first = number_in("SLUNG_SIM_SEED", 0);
+    let time = Duration::from_secs(number_in("SLUNG_SIM_MINUTES", 1) * 60);
+    let start = Instant::now();
+    let mut seed = first;
+    loop {
+        let lived = runner(seed).run(&life(false), |(setup, steps)| {
+            live(setup, &steps);
+            Ok(())
+        });
+        if let Err(failure) = lived {
+            panic!("seed {seed}: {failure}\nAgain: cargo xtask simulate --seed {seed} --minutes 0");
+        }
+        seed += 1;
+        if start.elapsed() >= time {
+            break;
+        }
+    }
+    println!("{} lives, seeds {first} to {}, nothing was wrong", seed - first, seed - 1);
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use slung_model::{Point, Seq, TimeRange};
+use slung_model::{Point, Seq, SystemClock, TimeRange};
 use slung_store::{Error, Options, OsVfs, Store, Vfs};
 
 use crate::common::{contents, key};
 
 fn open(dir: &Path) -> Result<Store, Error> {
-    Ok(Store::open(Arc::new(OsVfs), dir, Options::default())?.0)
+    Ok(Store::open(Arc::new(OsVfs), Arc::new(SystemClock), dir, Options::default())?.0)
 }
 
 #[test]
@@ -55,7 +55,9 @@ fn many_writers_and_waiters_lose_nothing() {
     Arc::into_inner(store).unwrap().close().unwrap();
     let store = open(&dir).unwrap();
     assert_eq!(contents(&store), before);
-    assert_eq!(store.stats().log_bytes, fs::metadata(dir.join("log-00000001")).unwrap().len());
+    let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let logs = names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log-"));
+    assert_eq!(store.stats().log_bytes, logs.map(|path| fs::metadata(path).unwrap().len()).sum::<u64>());
 }
 
 #[test]
@@ -95,5 +97,12 @@ fn real_files_do_what_the_trait_says() {
     OsVfs.rename(&path, &temp.path().join("g")).unwrap();
     OsVfs.sync_dir(temp.path()).unwrap();
     assert_eq!(OsVfs.list(temp.path()).unwrap(), ["g"]);
+    let read_only = OsVfs.open_read(&temp.path().join("g")).unwrap();
+    assert!(read_only.write_at(0, b"x").is_err());
+    OsVfs.link(&temp.path().join("g"), &temp.path().join("h")).unwrap();
+    let taken = OsVfs.link(&temp.path().join("g"), &temp.path().join("h")).unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    OsVfs.remove(&temp.path().join("h")).unwrap();
+    assert_eq!(OsVfs.remove(&temp.path().join("h")).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(OsVfs.create(&temp.path().join("g")).unwrap().size().unwrap(), 0);
 }

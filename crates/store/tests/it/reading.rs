@@ -16,7 +16,7 @@ fn point(series: SeriesId, timestamp: i64, value: f64) -> Point {
 fn the_last_point_is_the_newest_and_of_several_the_one_written_last() {
     let (store, _) = open(&SimVfs::new(1)).unwrap();
     let [a, b] = [0, 1].map(|number| store.resolve(&key(number)).unwrap().0);
-    let last = |range| store.snapshot(&[a, b], range).last();
+    let last = |range| store.snapshot(&[a, b], range).last().unwrap();
     assert_eq!(last(TimeRange::ALL), None);
     store.write(&[point(b, 5, 1.0), point(a, 5, 2.0), point(b, 3, 3.0)]).unwrap();
     assert_eq!(last(TimeRange::ALL), Some(point(a, 5, 2.0)));
@@ -25,7 +25,7 @@ fn the_last_point_is_the_newest_and_of_several_the_one_written_last() {
     assert_eq!(last(TimeRange { start: 0, end: 4 }), Some(point(b, 3, 3.0)));
     // Both points of this series lie around the range, in one block.
     store.write(&[point(a, 1, 5.0)]).unwrap();
-    assert_eq!(store.snapshot(&[a], TimeRange { start: 2, end: 4 }).last(), None);
+    assert_eq!(store.snapshot(&[a], TimeRange { start: 2, end: 4 }).last().unwrap(), None);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn both_ends_belong_to_a_range_and_a_reversed_one_is_empty() {
     let (series, _) = store.resolve(&key(0)).unwrap();
     let times: Vec<i64> = [i64::MIN, -1, 0, 1, i64::MAX].into();
     store.write(&times.iter().map(|&t| point(series, t, 1.0)).collect::<Vec<_>>()).unwrap();
-    let count = |start, end| store.snapshot(&[series], TimeRange { start, end }).aggregate().count();
+    let count = |start, end| store.snapshot(&[series], TimeRange { start, end }).aggregate().unwrap().count();
     assert_eq!(count(i64::MIN, i64::MAX), 5);
     assert_eq!(count(-1, 1), 3);
     assert_eq!(count(0, 0), 1);
@@ -49,8 +49,8 @@ fn a_series_that_is_asked_for_twice_counts_once_and_an_unknown_one_not_at_all() 
     let (series, _) = store.resolve(&key(0)).unwrap();
     store.write(&[point(series, 1, 2.0)]).unwrap();
     let snapshot = store.snapshot(&[series, SeriesId(7), series, SeriesId(u32::MAX)], TimeRange::ALL);
-    assert_eq!(snapshot.aggregate().value(Op::Sum), Some(2.0));
-    assert_eq!(snapshot.points().count(), 1);
+    assert_eq!(snapshot.aggregate().unwrap().value(Op::Sum), Some(2.0));
+    assert_eq!(snapshot.points().unwrap().count(), 1);
     assert_eq!(store.key(SeriesId(7)), None);
 }
 
@@ -87,7 +87,7 @@ fn a_snapshot_sees_whole_writes_and_does_not_change() {
     let mut rounds = 0;
     while !writer.is_finished() {
         let snapshot = store.snapshot(&[a, b], TimeRange::ALL);
-        let aggregate = snapshot.aggregate();
+        let aggregate = snapshot.aggregate().unwrap();
         assert_eq!(aggregate.count(), snapshot.seq().0);
         assert_eq!((aggregate.count() % 2, aggregate.sum()), (0, 0.0));
         if rounds % 64 == 0 {
@@ -97,8 +97,8 @@ fn a_snapshot_sees_whole_writes_and_does_not_change() {
     }
     writer.join().unwrap();
     for (snapshot, before) in held {
-        assert_eq!(snapshot.aggregate(), before);
-        assert_eq!(snapshot.points().count() as u64, before.count());
+        assert_eq!(snapshot.aggregate().unwrap(), before);
+        assert_eq!(snapshot.points().unwrap().count() as u64, before.count());
     }
-    assert_eq!(store.snapshot(&[a, b], TimeRange::ALL).aggregate().count(), 40_000);
+    assert_eq!(store.snapshot(&[a, b], TimeRange::ALL).aggregate().unwrap().count(), 40_000);
 }
