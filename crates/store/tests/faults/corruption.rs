@@ -215,7 +215,7 @@ fn ask(store: &Store) -> Vec<Answer> {
         let wanted = names.iter().filter(|(_, key)| of.is_none_or(|of| key_of(of) == **key));
         let ids: Vec<SeriesId> = wanted.map(|(id, _)| *id).collect();
         let mut told: Vec<Damage> = Vec::new();
-        let mut ask = || store.snapshot(&ids, range);
+        let ask = || store.snapshot(&ids, range);
         let snapshot = ask();
         let aggregate = snapshot.aggregate().unwrap();
         told.extend(snapshot.damage());
