@@ -339,9 +339,10 @@ pub(crate) fn begin_file(
         move |source| Failure { doing, path, offset: 0, source }
     };
     let file = vfs.create(&new_path).map_err(failure("making", &new_path))?;
-    let mut bytes = format::encode_file_header(FileKind::Log, id, base).to_vec();
-    bytes.extend_from_slice(record);
-    file.write_at(0, &bytes).map_err(failure("writing", &new_path))?;
+    let header = format::encode_file_header(FileKind::Log, id, base);
+    file.write_at(0, &header).map_err(failure("writing", &new_path))?;
+    // Apart, as it may be long and putting both together would take as much memory again.
+    file.write_at(FILE_HEADER_BYTES as u64, record).map_err(failure("writing", &new_path))?;
     file.sync().map_err(failure("syncing", &new_path))?;
     vfs.rename(&new_path, &path).map_err(failure("renaming", &new_path))?;
     vfs.sync_dir(dir).map_err(failure("syncing", dir))?;
