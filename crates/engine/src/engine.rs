@@ -41,6 +41,8 @@ pub struct Answer {
     pub value: Option<f64>,
     /// How many points the value is made of.
     pub count: u64,
+    /// How many series the query means, with points in the range or without.
+    pub series: u64,
     /// The time that was asked for, both ends included, with the clock as it was.
     pub range: TimeRange,
     /// The latest point, for a raw query or LAST: the greatest timestamp; of several series with the same, the one written last.
@@ -210,9 +212,11 @@ impl Engine {
     /// [`Error::Store`] where the system fails to read. What is damaged is no error: the answer is partial then.
     pub fn query(&self, query: &Query) -> Result<Answer, Error> {
         let range = query.time_range(self.clock.now_micros());
-        let snapshot = self.store.snapshot(&self.store.select(query), range);
+        let series = self.store.select(query);
+        let snapshot = self.store.snapshot(&series, range);
         self.queries.fetch_add(1, Ordering::Relaxed);
-        let mut answer = Answer { value: None, count: 0, range, latest: None, damage: Vec::new() };
+        let mut answer =
+            Answer { value: None, count: 0, series: series.len() as u64, range, latest: None, damage: Vec::new() };
         match query.op() {
             Op::Raw | Op::Last => {
                 answer.latest = snapshot.last()?;

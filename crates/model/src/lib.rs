@@ -24,7 +24,7 @@ pub use point::{
 };
 pub use query::{
     Filter, NotLive, Op, QUERY_BYTES_MAX, QUERY_NESTING_MAX, QUERY_SERIES_MAX, QUERY_TAGS_MAX, Quantile, Query,
-    QueryError, QueryRange, Time, Window,
+    QueryError, QueryRange, Time, Window, duration_micros,
 };
 pub use sketch::Sketch;
 pub use spread::Spread;

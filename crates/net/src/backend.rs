@@ -7,8 +7,8 @@ use futures_util::stream::BoxStream;
 use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
 use tokio::sync::watch;
 
-/// What stands behind the sockets. Every method but [`Backend::query`] is called on the network's own threads and must
-/// not block them.
+/// What stands behind the sockets. Every method is called on the network's own threads and must not
+/// block them; the futures of [`Backend::query`] and [`Backend::delete`] neither.
 pub trait Backend: Send + Sync + 'static {
     /// The server's clock, microseconds since the Unix epoch.
     fn now_micros(&self) -> i64;
@@ -34,6 +34,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Answers a historical query, given as text.
     fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>>;
+
+    /// Takes the points away, for good, that a query means whose operator is none; given as text.
+    fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>>;
 
     /// Registers a live query, given as text: its updates, from now on.
     ///
@@ -82,8 +85,21 @@ pub struct QueryAnswer {
     pub value: Option<f64>,
     /// How many points it was computed from.
     pub count: u64,
+    /// How many series the query means.
+    pub series: u64,
     /// The range of time that was asked for, resolved; [`TimeRange::ALL`] without one.
     pub range: TimeRange,
+    /// What the answer may lack, in words, because it is damaged. Empty where it is complete.
+    pub damage: Vec<String>,
+}
+
+/// What a deletion took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Deleted {
+    /// How many points.
+    pub points: u64,
+    /// How many segments were written anew for it, or went.
+    pub segments: u64,
 }
 
 /// Why a query has no answer.

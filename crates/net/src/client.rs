@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, Response, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use slung_model::SeriesKey;
 use tokio::net::TcpStream;
@@ -307,6 +307,15 @@ pub fn query_path(query: &str) -> String {
     format!("/api/v1/query?q={}", encoded(query))
 }
 
+/// The path that deletes what a query means, to be put behind `http://HOST:PORT`, for [`http_post`].
+///
+/// ```
+/// assert_eq!(slung_net::client::delete_path("temp:[a=1]"), "/api/v1/delete?q=temp%3A%5Ba%3D1%5D");
+/// ```
+pub fn delete_path(query: &str) -> String {
+    format!("/api/v1/delete?q={}", encoded(query))
+}
+
 /// The path that follows a live query, to be put behind `http://HOST:PORT` for [`Updates::connect`].
 ///
 /// ```
@@ -329,15 +338,29 @@ fn encoded(query: &str) -> percent_encoding::PercentEncode<'_> {
 /// # Cancel safety
 /// Dropping it gives the request up.
 pub async fn http_get(url: &str) -> Result<(u16, Bytes), ClientError> {
-    match tokio::time::timeout(HTTP_TIMEOUT, get(url)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ClientError::TimedOut { what: "the request", max: HTTP_TIMEOUT }),
-    }
+    whole_within(Method::GET, url, HTTP_TIMEOUT).await
 }
 
-async fn get(url: &str) -> Result<(u16, Bytes), ClientError> {
-    let (response, mut connection) = request(url).await?;
-    whole(response, &mut connection).await
+/// One POST without a body, without TLS, redirects or proxies: status and body.
+///
+/// # Errors
+/// As [`http_get`], but [`ClientError::TimedOut`] after `timeout`.
+///
+/// # Cancel safety
+/// Dropping it closes the connection; the server may do what it was asked to all the same.
+pub async fn http_post(url: &str, timeout: Duration) -> Result<(u16, Bytes), ClientError> {
+    whole_within(Method::POST, url, timeout).await
+}
+
+async fn whole_within(method: Method, url: &str, timeout: Duration) -> Result<(u16, Bytes), ClientError> {
+    let asked = async {
+        let (response, mut connection) = request(method, url).await?;
+        whole(response, &mut connection).await
+    };
+    match tokio::time::timeout(timeout, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ClientError::TimedOut { what: "the request", max: timeout }),
+    }
 }
 
 /// The updates of a live query as they come, one GET that goes on: without TLS, redirects or proxies.
@@ -376,7 +399,7 @@ impl Updates {
     /// Dropping it gives the request up.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
         let asked = async {
-            let (response, mut connection) = request(url).await?;
+            let (response, mut connection) = request(Method::GET, url).await?;
             let content_type = response.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
             if response.status() == 200 && content_type.starts_with(b"text/event-stream") {
                 return Ok(Self { body: response.into_body(), connection, events: EventReader::default() });
@@ -469,8 +492,8 @@ impl EventReader {
 /// body say too.
 type Connection = BoxFuture<'static, ()>;
 
-/// Connects, and sends one GET.
-async fn request(url: &str) -> Result<(Response<Incoming>, Connection), ClientError> {
+/// Connects, and sends one request without a body.
+async fn request(method: Method, url: &str) -> Result<(Response<Incoming>, Connection), ClientError> {
     let bad = |what: &str| ClientError::Url { url: url.to_owned(), what: what.to_owned() };
     let no_connection =
         |error: &dyn std::error::Error| ClientError::Connect { url: url.to_owned(), what: error.to_string() };
@@ -486,7 +509,8 @@ async fn request(url: &str) -> Result<(Response<Incoming>, Connection), ClientEr
     let (mut http, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(|error| no_connection(&error))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path).header(HOST, authority.as_str()).body(Empty::<Bytes>::new());
+    let request =
+        Request::builder().method(method).uri(path).header(HOST, authority.as_str()).body(Empty::<Bytes>::new());
     let request = request.map_err(|error| bad(&error.to_string()))?;
     let mut connection = async {
         let _ = connection.await;

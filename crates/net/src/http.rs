@@ -12,7 +12,7 @@ use slung_model::TimeRange;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use crate::backend::QueryRefused;
+use crate::backend::{Deleted, QueryRefused};
 use crate::live::Events;
 use crate::server::Shared;
 use crate::stats::{Route, add};
@@ -45,7 +45,19 @@ struct QueryBody<'a> {
     value: Option<f64>,
     query: &'a str,
     count: u64,
+    series: u64,
     range: Option<RangeBody>,
+    /// Only where something is missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    damage: &'a [String],
+}
+
+#[derive(Serialize)]
+struct DeletedBody {
+    points: u64,
+    segments: u64,
 }
 
 /// Both ends belong to it; microseconds since 1970.
@@ -84,13 +96,19 @@ async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route, st
     match route {
         Route::Other => {
             let message = "there is nothing at this path; there is something at /health, /metrics, \
-                /api/v1/query?q=QUERY and /api/v1/live?q=QUERY, and producers connect to / by WebSocket";
+                /api/v1/query?q=QUERY, /api/v1/live?q=QUERY and (POST) /api/v1/delete?q=QUERY, and producers connect to / \
+                by WebSocket";
             error(StatusCode::NOT_FOUND, "not_found", message)
         }
         Route::Producers if request.method() == Method::POST => {
             let message = "events are sent as WebSocket frames: connect to ws://HOST:PORT/ and send one event per \
                 binary frame, or as JSON per text frame";
             error(StatusCode::BAD_REQUEST, "use_websocket", message)
+        }
+        Route::Delete if request.method() == Method::POST => delete(shared, request).await,
+        Route::Delete => {
+            let refused = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path answers POST only");
+            with(refused, header::ALLOW, "POST")
         }
         _ if !get => {
             let refused =
@@ -161,9 +179,34 @@ async fn query(shared: &Shared, parameters: &str) -> Answer {
         Ok(answer) => {
             let range = Some(answer.range).filter(|range| *range != TimeRange::ALL);
             let range = range.map(|TimeRange { start, end }| RangeBody { start, end });
-            let body = QueryBody { value: answer.value, query: &answer.query, count: answer.count, range };
+            let body = QueryBody {
+                value: answer.value,
+                query: &answer.query,
+                count: answer.count,
+                series: answer.series,
+                range,
+                partial: !answer.damage.is_empty(),
+                damage: &answer.damage,
+            };
             json(StatusCode::OK, &body)
         }
+        Err(refused) => query_refused(&refused),
+    }
+}
+
+/// Takes points away. Browsers name the page that a POST comes from, and no page of ours sends one: so that a page which
+/// somebody happens to look at can't delete what a server on his machine holds, those are refused.
+async fn delete(shared: &Shared, request: &Request<Incoming>) -> Answer {
+    if request.headers().contains_key(header::ORIGIN) {
+        let message = "a deletion does not come from a web page: send it without Origin";
+        return error(StatusCode::FORBIDDEN, "forbidden", message);
+    }
+    let text = match query_text(request.uri().query().unwrap_or_default(), Route::Delete) {
+        Ok(text) => text,
+        Err(message) => return error(StatusCode::BAD_REQUEST, "bad_request", &message),
+    };
+    match shared.backend.delete(&text).await {
+        Ok(Deleted { points, segments }) => json(StatusCode::OK, &DeletedBody { points, segments }),
         Err(refused) => query_refused(&refused),
     }
 }

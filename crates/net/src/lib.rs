@@ -17,7 +17,7 @@ mod socket;
 mod stats;
 pub mod wire;
 
-pub use backend::{Backend, QueryAnswer, QueryRefused, Updates, WriteRefused};
+pub use backend::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
 pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
     SystemResolver,

@@ -105,6 +105,8 @@ labelled! {
         Health = "/health",
         /// `/api/v1/query`
         Query = "/api/v1/query",
+        /// `/api/v1/delete`
+        Delete = "/api/v1/delete",
         /// `/api/v1/live`
         Live = "/api/v1/live",
         /// `/metrics`

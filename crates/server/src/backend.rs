@@ -5,9 +5,11 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_engine::Engine;
-use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey};
-use slung_net::{Backend, QueryAnswer, QueryRefused, Updates, WriteRefused};
+use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey};
+use slung_net::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tracing::info;
 
 use crate::metrics::Metrics;
 use crate::watch::{Watch, WatchCounters};
@@ -29,6 +31,26 @@ impl EngineBackend {
         watched: Arc<WatchCounters>,
     ) -> Self {
         Self { engine, durable, metrics, watched }
+    }
+
+    /// Parses a query and does something with it that may read from disk, away from the runtime's own threads. What was begun
+    /// goes on when nobody waits for it any more.
+    fn blocking<T: Send + 'static>(
+        &self,
+        text: &str,
+        work: impl FnOnce(&Engine, &Query) -> Result<T, slung_engine::Error> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, QueryRefused>> {
+        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what });
+        let engine = Arc::clone(&self.engine);
+        async move {
+            let query = query?;
+            let failed = |error: &dyn std::fmt::Display| QueryRefused { at: None, what: error.to_string() };
+            match spawn_blocking(move || work(&engine, &query)).await {
+                Ok(done) => done.map_err(|error| failed(&error)),
+                Err(panicked) => Err(failed(&panicked)),
+            }
+        }
+        .boxed()
     }
 }
 
@@ -54,19 +76,31 @@ impl Backend for EngineBackend {
     }
 
     fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>> {
-        let answer = Query::parse(text)
-            .map_err(|error| QueryRefused { at: Some(error.at), what: error.what })
-            .and_then(|query| {
-                let answer =
-                    self.engine.query(&query).map_err(|error| QueryRefused { at: None, what: error.to_string() })?;
-                Ok(QueryAnswer {
-                    query: query.to_string(),
-                    value: answer.value,
-                    count: answer.count,
-                    range: answer.range,
-                })
-            });
-        std::future::ready(answer).boxed()
+        self.blocking(text, |engine, query| {
+            let answer = engine.query(query)?;
+            Ok(QueryAnswer {
+                query: query.to_string(),
+                value: answer.value,
+                count: answer.count,
+                series: answer.series,
+                range: answer.range,
+                damage: answer.damage.iter().map(ToString::to_string).collect(),
+            })
+        })
+    }
+
+    fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>> {
+        if let Ok(query) = Query::parse(text)
+            && query.op() != Op::Raw
+        {
+            let what = format!("{} computes something: name the points to delete without it", query.op());
+            return std::future::ready(Err(QueryRefused { at: Some(0), what })).boxed();
+        }
+        self.blocking(text, |engine, query| {
+            let slung_store::Deleted { points, segments } = engine.delete(query)?;
+            info!("deleted {query}: {points} points, {segments} segments written anew or removed");
+            Ok(Deleted { points, segments })
+        })
     }
 
     fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
@@ -94,7 +128,8 @@ impl Backend for EngineBackend {
 fn refused(error: slung_engine::Error) -> WriteRefused {
     use slung_store::Error as Store;
     match error {
-        slung_engine::Error::Busy => WriteRefused::Busy,
+        // Who sends is held back until there is space again, and loses nothing: the store says when to try again.
+        slung_engine::Error::Busy | slung_engine::Error::Store(Store::DiskFull { .. }) => WriteRefused::Busy,
         slung_engine::Error::Point { .. } | slung_engine::Error::Store(Store::TooManySeries { .. }) => {
             WriteRefused::Invalid(error.to_string())
         }

@@ -28,6 +28,20 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Follow a live query of a running server: a line per update, as a workflow would get it.
     Live(LiveArgs),
+    /// Delete points from a running server, for good.
+    Delete(DeleteArgs),
+    /// Show what is in a data directory: segments, partitions, the log, damage. A server may be using it.
+    Inspect(InspectArgs),
+    /// Read every byte of a data directory or a backup, and name what is damaged. A server may be using it.
+    Verify(VerifyArgs),
+    /// Copy a data directory, while a server is using it or not.
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup.
+    Restore(RestoreArgs),
+    /// Write points as CSV that `slung import` reads back exactly. A server may be using the directory.
+    Export(ExportArgs),
+    /// Read points from a file into a data directory that no server is using.
+    Import(ImportArgs),
     /// Check that a WebAssembly module is a workflow that this server would load, without running it.
     Check(CheckArgs),
     /// Watch a workflow raise alerts on a real machine's temperatures, and judge it against the labelled failures.
@@ -65,7 +79,7 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or
-microseconds since 1970. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
+microseconds since 1970; `series` and `tags` (a JSON array) may be there too. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
 \"series\" and \"tags\". Which of the two it is shows in the first character. Example:
   slung write temps.csv --series temperature --tag machine=1 --speed 3600x")]
 pub(crate) struct WriteArgs {
@@ -123,6 +137,113 @@ pub(crate) struct LiveArgs {
     /// Print each update as the JSON that a workflow gets.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `slung delete`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It says how many points that is and asks, before it deletes. Workflows keep what their live queries have. Examples:
+  slung delete 'temperature:[machine=1]'
+  slung delete 'temperature:[]:[1700000000000000,1700003600000000]' --yes")]
+pub(crate) struct DeleteArgs {
+    /// The points: a query without an operator, for example `temp:[sensor=1]:[2h,1h]`.
+    pub(crate) query: String,
+    /// Delete without a question.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
+/// `slung inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The exit code is 1 where something is known to be damaged; only `slung verify` reads everything. Example:
+  slung inspect slung-data")]
+pub(crate) struct InspectArgs {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `slung verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The exit code is 1 where something is damaged or missing. Nothing is changed. Example:
+  slung verify slung-data")]
+pub(crate) struct VerifyArgs {
+    /// The data directory, or a backup.
+    pub(crate) dir: PathBuf,
+}
+
+/// `slung backup`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The backup has every event that was on disk when it began. On the same file system its segments are hard links, which take
+no space and protect from deletion and mistakes, but not from a disk that fails: for that, copy it elsewhere, or name a
+directory on another disk. Example:
+  slung backup slung-data /mnt/backup/slung-2026-11-23")]
+pub(crate) struct BackupArgs {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    /// Where the backup goes: a directory that is empty or not there.
+    pub(crate) to: PathBuf,
+    /// Do not read the backup when it is made.
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+}
+
+/// `slung restore`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+All is copied, the backup stays as it is. Example:
+  slung restore /mnt/backup/slung-2026-11-23 slung-data")]
+pub(crate) struct RestoreArgs {
+    /// The backup.
+    pub(crate) from: PathBuf,
+    /// The data directory to make: one that is empty or not there.
+    pub(crate) dir: PathBuf,
+    /// Do not read the directory when it is made.
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+}
+
+/// `slung export`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The columns are timestamp (microseconds since 1970), value, series, and tags as a JSON array. The exit code is 1 where points
+are missing because they are damaged. Example:
+  slung export slung-data 'temperature:[]:[30d]' --out temperature.csv")]
+pub(crate) struct ExportArgs {
+    /// The data directory.
+    pub(crate) dir: PathBuf,
+    /// The points: a query without an operator, for example `temp:[sensor=1]:[2h,1h]`.
+    pub(crate) query: String,
+    /// Where to write it [default: stdout].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `slung import`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It reads what `slung export` writes, and whatever `slung write` reads. A line that is wrong ends it; what stands before it
+is stored, and reading the whole file again stores nothing twice. Example:
+  slung import slung-data temperature.csv")]
+pub(crate) struct ImportArgs {
+    /// The data directory; made if it is not there.
+    pub(crate) dir: PathBuf,
+    /// File to read; `-` is stdin.
+    pub(crate) file: PathBuf,
+    /// Name of the series, for lines that name none.
+    #[arg(long, value_name = "NAME", default_value = "value")]
+    pub(crate) series: String,
+    /// A tag of the series, usually key=value; may be given several times. Added to those that a line names.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
 }
 
 /// `slung check`

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
 use crate::cli::ServeArgs;
@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) allow_hosts: Vec<String>,
     /// The workflows to run, by name.
     pub(crate) workflows: BTreeMap<String, WorkflowConfig>,
+    /// How the history is kept.
+    pub(crate) store: slung_store::Options,
 }
 
 /// One workflow.
@@ -43,6 +45,7 @@ impl Default for Config {
             data: "slung-data".into(),
             allow_hosts: Vec::new(),
             workflows: BTreeMap::new(),
+            store: slung_store::Options::default(),
         }
     }
 }
@@ -56,6 +59,102 @@ struct File {
     allow_hosts: Vec<String>,
     #[serde(default)]
     workflows: BTreeMap<String, WorkflowConfig>,
+    #[serde(default)]
+    store: StoreFile,
+}
+
+/// The section `[store]`, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    /// A length of time.
+    retention: Option<String>,
+    /// A size, as the ones below.
+    disk_max: Option<Size>,
+    memtable: Option<Size>,
+    log_file: Option<Size>,
+    /// A length of time.
+    partition: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Bytes(i64),
+    Text(String),
+}
+
+/// Smaller ones would be more files than points.
+const LOG_FILE_BYTES_MIN: u64 = 1 << 20;
+
+impl StoreFile {
+    /// Checks every key; errors name it with its value.
+    fn options(&self) -> anyhow::Result<slung_store::Options> {
+        let mut options = slung_store::Options::default();
+        if let Some(text) = &self.retention {
+            options.retention_micros = Some(duration("retention", text)?);
+        }
+        if let Some(text) = &self.partition {
+            options.partition_micros = duration("partition", text)?;
+        }
+        if let Some(size) = &self.disk_max {
+            options.disk_bytes_max = Some(size.bytes("disk_max", 1)?);
+        }
+        if let Some(size) = &self.log_file {
+            options.log_file_bytes_max = size.bytes("log_file", LOG_FILE_BYTES_MIN)?;
+        }
+        if let Some(size) = &self.memtable {
+            let bytes = size.bytes("memtable", MEMTABLE_BYTES_MIN)?;
+            options.memtable_bytes_max =
+                usize::try_from(bytes).map_err(|_| anyhow!("store.memtable = {bytes}: more than there can be"))?;
+        }
+        if options.partition_micros < PARTITION_MICROS_MIN {
+            bail!("store.partition = {:?}: at least an hour", self.partition.as_deref().unwrap_or_default());
+        }
+        Ok(options)
+    }
+}
+
+/// Below it every few thousand events would be a segment of their own.
+const MEMTABLE_BYTES_MIN: u64 = 1 << 20;
+/// Below it there would be thousands of partitions a year, each with a segment at least.
+const PARTITION_MICROS_MIN: i64 = 3600 * 1_000_000;
+
+fn duration(key: &str, text: &str) -> anyhow::Result<i64> {
+    slung_model::duration_micros(text).map_err(|error| anyhow!("store.{key} = {text:?}: {}", error.what))
+}
+
+impl Size {
+    fn bytes(&self, key: &str, least: u64) -> anyhow::Result<u64> {
+        /// Longest first: each ends with `B`.
+        const UNITS: [(&str, u64); 9] = [
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("TiB", 1 << 40),
+            ("kB", 1_000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("TB", 1_000_000_000_000),
+            ("B", 1),
+        ];
+        let (shown, bytes) = match self {
+            Self::Bytes(bytes) => (bytes.to_string(), u64::try_from(*bytes).ok()),
+            Self::Text(text) => {
+                let (number, unit) =
+                    UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
+                let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+                (format!("{text:?}"), bytes)
+            }
+        };
+        match bytes {
+            Some(bytes) if bytes >= least => Ok(bytes),
+            Some(_) => bail!("store.{key} = {shown}: at least {least} bytes"),
+            None => {
+                bail!("store.{key} = {shown}: expected a whole number of bytes, or one with a unit such as \"50GiB\"")
+            }
+        }
+    }
 }
 
 impl Config {
@@ -71,6 +170,7 @@ impl Config {
             data: args.data.clone().or(file.data).unwrap_or(default.data),
             allow_hosts: file.allow_hosts,
             workflows: file.workflows,
+            store: file.store.options().context("the configuration")?,
         };
         config.allow_hosts.extend_from_slice(&args.allow_hosts);
         for (index, (name, file)) in args.workflows.iter().enumerate() {
@@ -171,11 +271,54 @@ mod tests {
     }
 
     #[test]
+    fn the_store_is_set_in_units_that_people_write() {
+        let text = "[store]\nretention = \"90d\"\ndisk_max = \"50GiB\"\nmemtable = 67108864\npartition = \"1 day\"\nlog_file = \"16MB\"";
+        let store = load(text, ServeArgs::default()).unwrap().store;
+        let day = 24 * 3600 * 1_000_000;
+        let expected = slung_store::Options {
+            retention_micros: Some(90 * day),
+            disk_bytes_max: Some(50 << 30),
+            memtable_bytes_max: 64 << 20,
+            partition_micros: day,
+            log_file_bytes_max: 16_000_000,
+            ..slung_store::Options::default()
+        };
+        assert_eq!(store, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_store_is_said_with_key_and_value() {
+        for (line, expected) in [
+            ("retention = \"90\"", "store.retention = \"90\": expected an amount"),
+            ("retention = \"1mo\"", "store.retention = \"1mo\": unknown unit `mo`"),
+            ("retention = \"0d\"", "store.retention = \"0d\": expected an amount above 0"),
+            ("partition = \"1s\"", "store.partition = \"1s\": at least an hour"),
+            ("disk_max = \"50 gigs\"", "store.disk_max = \"50 gigs\": expected a whole number of bytes"),
+            ("disk_max = 0", "store.disk_max = 0: at least 1 bytes"),
+            ("disk_max = \"99999999999TiB\"", "store.disk_max = \"99999999999TiB\": expected"),
+            ("memtable = -5", "store.memtable = -5: expected"),
+            ("memtable = \"1KiB\"", "store.memtable = \"1KiB\": at least 1048576 bytes"),
+            ("log_file = \"1.5GiB\"", "store.log_file = \"1.5GiB\": expected"),
+            ("memory = 5", "memory"),
+        ] {
+            let error = format!("{:#}", load(&format!("[store]\n{line}"), ServeArgs::default()).unwrap_err());
+            assert!(error.contains(expected), "{line} gives {error}");
+        }
+    }
+
+    #[test]
     fn the_book_names_every_key_and_every_command() {
         use clap::CommandFactory;
         let book = include_str!("../../../docs/getting-started.md");
         let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-        let File { listen, data, allow_hosts, workflows } = toml::from_str(example).unwrap();
+        let File { listen, data, allow_hosts, workflows, store } = toml::from_str(example).unwrap();
+        let StoreFile { retention, disk_max, memtable, log_file, partition } = &store;
+        assert!(retention.is_some() && disk_max.is_some() && memtable.is_some());
+        assert!(log_file.is_some() && partition.is_some());
+        // The example has the defaults, where there are any.
+        let default = slung_store::Options::default();
+        let named = slung_store::Options { retention_micros: None, disk_bytes_max: None, ..store.options().unwrap() };
+        assert_eq!(named, default);
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
         assert!(workflows.values().all(|workflow| !workflow.env.is_empty()) && !workflows.is_empty());
         for command in crate::cli::Cli::command().get_subcommands() {

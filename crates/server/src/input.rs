@@ -1,13 +1,17 @@
 //! Events from a file: CSV or JSON lines, read one by one, each error with its line.
 
+use std::borrow::Cow;
 use std::io::BufRead;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+use slung_model::{KeyError, SeriesKey};
 
 /// One event as a file gives it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct InputEvent {
+    /// Where it stands in the file, from 1.
+    pub(crate) line: u64,
     /// Microseconds since 1970.
     pub(crate) timestamp: i64,
     /// Its value.
@@ -16,6 +20,17 @@ pub(crate) struct InputEvent {
     pub(crate) series: Option<String>,
     /// Tags that the line names.
     pub(crate) tags: Vec<String>,
+}
+
+impl InputEvent {
+    /// Its series: what the line does not name is that of `base`, whose tags all have.
+    pub(crate) fn key<'a>(&self, base: &'a SeriesKey) -> Result<Cow<'a, SeriesKey>, KeyError> {
+        if self.series.is_none() && self.tags.is_empty() {
+            return Ok(Cow::Borrowed(base));
+        }
+        let name = self.series.as_deref().unwrap_or(base.name());
+        SeriesKey::new(name, base.tags().chain(self.tags.iter().map(String::as_str))).map(Cow::Owned)
+    }
 }
 
 #[derive(Deserialize)]
@@ -42,19 +57,20 @@ pub(crate) fn events<'a>(
     let (first, skipped) = first_character(&mut reader)?;
     if first == Some(b'{') {
         let lines = reader.lines().enumerate().filter_map(move |(index, line)| {
-            let line = match line {
+            let number = (skipped + index + 1) as u64;
+            let event = match line {
                 Ok(line) if line.trim().is_empty() => return None,
-                Ok(line) => json_event(&line),
+                Ok(line) => json_event(number, &line),
                 Err(error) => Err(error.into()),
             };
-            Some(line.with_context(|| format!("line {}", skipped + index + 1)))
+            Some(event.with_context(|| format!("line {number}")))
         });
         return Ok(Box::new(lines));
     }
     if first.is_none() {
         return Ok(Box::new(std::iter::empty()));
     }
-    let mut csv = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader);
+    let mut csv = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(reader);
     let header = csv.headers().with_context(|| format!("line {}", skipped + 1))?.clone();
     let column = |name: &str| {
         header.iter().position(|field| field.eq_ignore_ascii_case(name)).ok_or_else(|| {
@@ -63,16 +79,20 @@ pub(crate) fn events<'a>(
         })
     };
     let (timestamp, value) = (column("timestamp")?, column("value")?);
+    let (series, tags) = (column("series").ok(), column("tags").ok());
     Ok(Box::new(csv.into_records().map(move |record| {
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line) + skipped as u64;
-        let field = |index: usize| record.get(index).unwrap_or_default();
+        let field = |index: usize| record.get(index).unwrap_or_default().trim();
+        // A name may begin with a blank.
+        let series = series.and_then(|index| record.get(index)).filter(|name| !name.is_empty());
         let event = || -> anyhow::Result<InputEvent> {
             Ok(InputEvent {
+                line,
                 timestamp: timestamp_micros(field(timestamp))?,
                 value: finite(field(value))?,
-                series: None,
-                tags: Vec::new(),
+                series: series.map(str::to_owned),
+                tags: tags.map_or(Ok(Vec::new()), |index| tag_list(field(index)))?,
             })
         };
         event().with_context(|| format!("line {line}"))
@@ -97,13 +117,21 @@ fn first_character(reader: &mut impl BufRead) -> anyhow::Result<(Option<u8>, usi
     }
 }
 
-fn json_event(line: &str) -> anyhow::Result<InputEvent> {
+/// Tags in a field of CSV: a JSON array, as a tag may hold every character that could stand between two of them.
+fn tag_list(text: &str) -> anyhow::Result<Vec<String>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(text).map_err(|_| anyhow!("{text:?} is no JSON array of tags, such as [\"sensor=1\"]"))
+}
+
+fn json_event(number: u64, line: &str) -> anyhow::Result<InputEvent> {
     let JsonLine { timestamp, value, series, tags } = serde_json::from_str(line)?;
     let timestamp = match timestamp {
         JsonTime::Micros(micros) => micros,
         JsonTime::Text(text) => timestamp_micros(&text)?,
     };
-    Ok(InputEvent { timestamp, value, series, tags })
+    Ok(InputEvent { line: number, timestamp, value, series, tags })
 }
 
 fn finite(text: &str) -> anyhow::Result<f64> {
@@ -131,11 +159,12 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> anyhow::Result<Vec<InputEvent>> {
-        events(text.as_bytes())?.collect()
+        // Where each stands is for the errors.
+        events(text.as_bytes())?.map(|event| Ok(InputEvent { line: 0, ..event? })).collect()
     }
 
     fn plain(timestamp: i64, value: f64) -> InputEvent {
-        InputEvent { timestamp, value, series: None, tags: Vec::new() }
+        InputEvent { line: 0, timestamp, value, series: None, tags: Vec::new() }
     }
 
     #[test]
@@ -156,9 +185,27 @@ mod tests {
     fn json_lines_may_name_series_and_tags() {
         let text = "\n{\"timestamp\":5,\"value\":1}\n\n{\"timestamp\":\"1970-01-01T00:00:01Z\",\"value\":2.5,\
                     \"series\":\"s\",\"tags\":[\"a=1\"]}";
-        let named =
-            InputEvent { timestamp: 1_000_000, value: 2.5, series: Some("s".to_owned()), tags: vec!["a=1".to_owned()] };
+        let named = InputEvent { series: Some("s".to_owned()), tags: vec!["a=1".to_owned()], ..plain(1_000_000, 2.5) };
         assert_eq!(read(text).unwrap(), [plain(5, 1.0), named]);
+    }
+
+    #[test]
+    fn csv_may_name_series_and_tags() {
+        let text = "tags,value,timestamp,series\n\"[\"\"a,b=1\"\",\"\"c\"\"]\", 1 , 5 ,\" s\"\n,2,6,\n[],3,7,t\n";
+        let named = |event, series: Option<&str>, tags: &[&str]| InputEvent {
+            series: series.map(str::to_owned),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            ..event
+        };
+        let expected = [
+            named(plain(5, 1.0), Some(" s"), &["a,b=1", "c"]),
+            named(plain(6, 2.0), None, &[]),
+            named(plain(7, 3.0), Some("t"), &[]),
+        ];
+        assert_eq!(read(text).unwrap(), expected);
+        let base = SeriesKey::new("base", ["b=1"]).unwrap();
+        let keys = expected.iter().map(|event| event.key(&base).unwrap().to_string());
+        assert_eq!(keys.collect::<Vec<_>>(), [" s,a,b=1,b=1,c", "base,b=1", "t,b=1"]);
     }
 
     #[test]
@@ -169,6 +216,7 @@ mod tests {
             ("timestamp,value\n1,NaN\n", "line 2: \"NaN\" is no finite number"),
             ("timestamp,value\nyesterday,1\n", "line 2: \"yesterday\" is no time"),
             ("timestamp,value\n1,2,3\n", "line: 2"),
+            ("timestamp,value,tags\n1,2,a=1\n", "line 2: \"a=1\" is no JSON array of tags"),
             ("{\"timestamp\":1}\n", "line 1: missing field `value`"),
             ("\n{\"timestamp\":1,\"value\":1}\n{", "line 3: EOF"),
         ] {

@@ -4,13 +4,20 @@ mod backend;
 mod check;
 mod cli;
 mod config;
+mod copies;
+mod delete;
 mod demo;
+mod export;
+mod import;
 mod input;
+mod inspect;
 mod labels;
 mod live;
 mod metrics;
 mod query;
 mod serve;
+mod show;
+mod verify;
 mod watch;
 mod world;
 mod write;
@@ -45,7 +52,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Write(args) => write::write(args).await?,
         Command::Query(args) => query::query(&args).await?,
         Command::Live(args) => live::live(&args).await?,
+        Command::Delete(args) => delete::delete(&args).await?,
         Command::Check(args) => check::check(&args)?,
+        Command::Inspect(args) => return inspect::inspect(&args),
+        Command::Verify(args) => return verify::verify(&args),
+        Command::Backup(args) => return copies::backup(&args),
+        Command::Restore(args) => return copies::restore(&args),
+        Command::Export(args) => return export::export(&args),
+        Command::Import(args) => import::import(&args)?,
         Command::Demo(args) => return demo::demo(&args).await,
     }
     Ok(ExitCode::SUCCESS)

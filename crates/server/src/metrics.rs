@@ -77,9 +77,19 @@ impl Owners {
         let (store, live) = (stats.store, stats.live);
         out.gauge("slung_store_writable", "1 while writes are accepted", self.engine.health().is_ok().into())?;
         out.gauge("slung_store_series", "Series that are known", store.series)?;
-        out.gauge("slung_store_points", "Points that are held, one per series and timestamp", store.points)?;
+        out.gauge(
+            "slung_store_points",
+            "Points that are held; those replaced count until they are merged",
+            store.points,
+        )?;
         out.gauge("slung_store_log_bytes", "Length of the log", store.log_bytes)?;
         out.gauge("slung_store_pending_bytes", "Bytes that wait for the disk", store.pending_bytes)?;
+        out.gauge("slung_store_memtable_bytes", "Memory for points that no segment has yet", store.memtable_bytes)?;
+        out.gauge("slung_store_segments", "Segments", store.segments)?;
+        out.gauge("slung_store_segment_bytes", "Length of the segments", store.segment_bytes)?;
+        out.gauge("slung_store_damaged", "Files that are damaged, as far as is known", store.damaged)?;
+        out.counter("slung_store_flushes", "Times that points went from memory to segments", store.flushes)?;
+        out.counter("slung_store_compactions", "Times that segments were merged", store.compactions)?;
         out.counter("slung_store_points_written", "Points that were taken", store.points_written)?;
         out.counter("slung_store_points_replaced", "Points that replaced one of the same time", store.points_replaced)?;
         out.counter("slung_store_busy", "Writes that found no room and had to be tried again", store.busy)?;

@@ -8,8 +8,12 @@ use crate::cli::QueryArgs;
 
 /// Prints the value, or the whole answer.
 #[expect(clippy::print_stdout, reason = "the command's result")]
+#[expect(clippy::print_stderr, reason = "what is missing in it")]
 pub(crate) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
     let answer = ask(&args.url, &args.query).await?;
+    for damage in answer["damage"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("slung: the answer is a partial one: {damage}");
+    }
     if args.json {
         println!("{answer}");
     } else {

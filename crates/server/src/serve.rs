@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use slung_engine::Engine;
@@ -26,6 +26,8 @@ use crate::world::{Surroundings, WorkflowWorld};
 
 /// How often sliding windows are looked at for points that time has left behind; they tell once a second at most.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a stop waits for what still reads history.
+const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
@@ -71,13 +73,14 @@ pub(crate) struct Running {
 impl Running {
     /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, workflows } = config;
+        let Config { listen, data, allow_hosts, workflows, store } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
 
         let opened = spawn_blocking(move || {
-            let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, slung_engine::Options::default());
+            let options = slung_engine::Options { store, ..slung_engine::Options::default() };
+            let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
             opened
                 .with_context(|| format!("data directory {}", data.display()))
                 .inspect(|(_, found)| report(&data, found))
@@ -125,8 +128,7 @@ impl Running {
         drop(workflows);
         spawn_blocking(move || {
             host.close();
-            let engine = Arc::into_inner(engine).context("the engine is still in use")?;
-            engine.close().context("the last events could not be stored")
+            only_owner(engine)?.close().context("the last events could not be stored")
         })
         .await??;
         info!("stopped: everything is stored");
@@ -134,12 +136,39 @@ impl Running {
     }
 }
 
+/// Waits for queries that nobody waits for any more, as their connections have gone; not for a deletion of hours.
+fn only_owner(mut engine: Arc<Engine>) -> anyhow::Result<Engine> {
+    let deadline = Instant::now() + WORK_TIMEOUT;
+    loop {
+        engine = match Arc::try_unwrap(engine) {
+            Ok(engine) => return Ok(engine),
+            Err(shared) if Instant::now() < deadline => shared,
+            Err(_) => anyhow::bail!("a query or a deletion is still running: ended without waiting for it"),
+        };
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 async fn tick(engine: Arc<Engine>) {
+    let mut full = false;
     let mut interval = tokio::time::interval(TICK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         engine.tick();
+        let is_full = match engine.health() {
+            Err(slung_engine::Error::Store(error @ slung_store::Error::DiskFull { .. })) => {
+                if !full {
+                    warn!("{error}; producers are held back until then");
+                }
+                true
+            }
+            _ => false,
+        };
+        if full && !is_full {
+            info!("there is space on the disk again: writing goes on");
+        }
+        full = is_full;
     }
 }
 
@@ -167,14 +196,23 @@ fn load(
 
 fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
     info!("workflow {}: started", options.name);
-    let world = WorkflowWorld::new(around.clone());
+    let world = WorkflowWorld::new(options.name.clone(), around.clone());
     let subscriber = world.subscriber();
     RunningWorkflow { workflow: host.start(module, options, Arc::new(world)), subscriber }
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {
     if let Some(trimmed) = &recovery.trimmed {
-        warn!("trimmed: {trimmed}");
+        warn!("trimmed: {trimmed}; a crash leaves that, and it was never acknowledged: nothing to do");
+    }
+    for damage in &recovery.damage {
+        warn!("{damage}; the file is kept in {}", data.join("quarantine").display());
+    }
+    if !recovery.damage.is_empty() {
+        warn!(
+            "answers that may lack something because of it say so, until the file there is removed and the server \
+             started again; to get the points back, restore a backup into another directory"
+        );
     }
     let Recovery { series, points, log_bytes, .. } = recovery;
     info!("{}: {points} points in {series} series, a log of {log_bytes} bytes", data.display());

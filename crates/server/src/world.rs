@@ -1,7 +1,8 @@
 //! What a workflow can reach: the host's trait on top of the engine, the producers' connections and the HTTP client.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_abi::EventRef;
@@ -10,8 +11,13 @@ use slung_host::{HttpMethod, NewEvent, Refusal, World};
 use slung_live::{HandleId, Subscriber, Update};
 use slung_model::{Point, Query, Seq, SeriesKey};
 use slung_net::{HttpClient, Producers};
+use slung_store::Damage;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tracing::warn;
+
+/// Until a workflow's partial answers are worth another line in the log.
+const PARTIAL_REPEAT: Duration = Duration::from_secs(60);
 
 /// The parts that every workflow's world shares.
 #[derive(Clone)]
@@ -28,15 +34,28 @@ pub(crate) struct Surroundings {
 
 /// The world of one running workflow; its subscriptions end with it.
 pub(crate) struct WorkflowWorld {
+    name: String,
     around: Surroundings,
+    /// When the log last had a word on partial answers.
+    warned: Mutex<Option<Instant>>,
     subscriber: Arc<Subscriber>,
 }
 
 impl WorkflowWorld {
     /// Nothing is subscribed yet.
-    pub(crate) fn new(around: Surroundings) -> Self {
+    pub(crate) fn new(name: String, around: Surroundings) -> Self {
         let subscriber = around.engine.subscriber();
-        Self { around, subscriber }
+        Self { name, around, warned: Mutex::default(), subscriber }
+    }
+
+    /// The guest gets a number, which can't tell that it lacks something: the operator is told.
+    fn warn_partial(&self, query: &Query, damage: &Damage) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if warned.is_none_or(|before| now.saturating_duration_since(before) >= PARTIAL_REPEAT) {
+            *warned = Some(now);
+            warn!("workflow {}: the answer to {query} is a partial one: {damage}", self.name);
+        }
     }
 
     /// Where its updates arrive.
@@ -83,11 +102,24 @@ impl World for WorkflowWorld {
     }
 
     fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
-        let answer = Query::parse(query)
-            .map_err(refusal)
-            .and_then(|query| self.around.engine.query(&query).map_err(refusal))
-            .map(|answer| answer.value.unwrap_or(0.0));
-        std::future::ready(answer).boxed()
+        let query = Query::parse(query).map_err(refusal);
+        let engine = Arc::clone(&self.around.engine);
+        async move {
+            let query = query?;
+            // It may read from disk.
+            let (query, answer) = spawn_blocking(move || {
+                let answer = engine.query(&query);
+                (query, answer)
+            })
+            .await
+            .map_err(refusal)?;
+            let answer = answer.map_err(refusal)?;
+            if let Some(damage) = answer.damage.first() {
+                self.warn_partial(&query, damage);
+            }
+            Ok(answer.value.unwrap_or(0.0))
+        }
+        .boxed()
     }
 
     fn write(&self, event: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {

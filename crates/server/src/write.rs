@@ -80,15 +80,8 @@ impl Producer {
             self.progress.set_position(self.sent);
             tokio::time::sleep(wait).await;
         }
-        let own;
-        let key = if event.series.is_none() && event.tags.is_empty() {
-            &self.key
-        } else {
-            let name = event.series.as_deref().unwrap_or(self.key.name());
-            own = SeriesKey::new(name, self.key.tags().chain(event.tags.iter().map(String::as_str)))?;
-            &own
-        };
-        self.sender.send(event.timestamp, event.value, key).await?;
+        let key = event.key(&self.key)?;
+        self.sender.send(event.timestamp, event.value, &key).await?;
         self.sent += 1;
         Ok(())
     }

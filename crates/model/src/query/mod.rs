@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 pub use op::{Op, Quantile};
+pub use parse::duration_micros;
 
 use crate::{SeriesKey, TimeRange};
 
@@ -194,6 +195,19 @@ impl Query {
 
     fn meaning(&self) -> (Op, &[Box<str>], &Filter, Option<QueryRange>) {
         (self.op, &self.series, &self.filter, self.range)
+    }
+
+    /// Something else about the same series: another operator, another range.
+    ///
+    /// ```
+    /// use slung_model::{Op, Query};
+    /// let points = Query::parse("temp:[sensor=1]:[1h]")?;
+    /// assert_eq!(points.with(Op::Count, points.range()).to_string(), "COUNT:temp:[sensor=1]:[1h]");
+    /// # Ok::<(), slung_model::QueryError>(())
+    /// ```
+    #[must_use]
+    pub fn with(&self, op: Op, range: Option<QueryRange>) -> Self {
+        Self { op, series: self.series.clone(), filter: self.filter.clone(), range, verbatim: None }
     }
 
     /// What is computed.

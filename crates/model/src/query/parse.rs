@@ -23,6 +23,25 @@ pub(super) fn parse(text: &str) -> Result<Query, QueryError> {
     Ok(query)
 }
 
+/// Reads a length of time as it stands in a range: an amount and a unit, such as `90d`.
+///
+/// ```
+/// assert_eq!(slung_model::duration_micros("5 min"), Ok(300_000_000));
+/// assert!(slung_model::duration_micros("5").is_err() && slung_model::duration_micros("1mo").is_err());
+/// ```
+///
+/// # Errors
+/// [`QueryError`] names what is wrong and the byte where it is.
+pub fn duration_micros(text: &str) -> Result<i64, QueryError> {
+    let mut parser = Parser { text, at: 0, tags: 0 };
+    let time = parser.time()?;
+    parser.skip_blanks();
+    match time {
+        Time::Ago(micros) if micros > 0 && parser.at == text.len() => Ok(micros),
+        _ => Err(error_at(0, "expected an amount above 0 and a unit, such as 90d".to_owned())),
+    }
+}
+
 struct Parser<'t> {
     text: &'t str,
     /// The byte that is looked at next; always on a character boundary.

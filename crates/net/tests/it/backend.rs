@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt};
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
-use slung_net::{Backend, Counters, QueryAnswer, QueryRefused, Updates, WriteRefused};
+use slung_net::{Backend, Counters, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Notify, watch};
 
@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) times_busy: usize,
     /// Storage has failed.
     pub(crate) failed: Option<String>,
+    /// What answers to queries lack.
+    pub(crate) damage: Vec<String>,
     /// This value is not taken.
     pub(crate) unwanted: Option<f64>,
     /// No more series than these.
@@ -197,7 +199,21 @@ impl Backend for Fake {
             let count = self.state(|state| state.stored.len()) as u64;
             let range = query.range().map_or(TimeRange::ALL, |_| query.time_range(NOW));
             let value = (count > 0).then_some(count as f64);
-            Ok(QueryAnswer { query: query.to_string(), value, count, range })
+            let damage = self.state(|state| state.damage.clone());
+            Ok(QueryAnswer { query: query.to_string(), value, count, series: 1, range, damage })
+        }
+        .boxed()
+    }
+
+    fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>> {
+        let text = text.to_owned();
+        async move {
+            if let Some(why) = self.state(|state| state.failed.clone()) {
+                return Err(QueryRefused { at: None, what: why });
+            }
+            Query::parse(&text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
+            let points = self.state(|state| std::mem::take(&mut state.stored)).len() as u64;
+            Ok(Deleted { points, segments: 2 })
         }
         .boxed()
     }

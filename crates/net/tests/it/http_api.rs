@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slung_net::ServerOptions;
-use slung_net::client::{ClientError, http_get, query_path};
+use slung_net::client::{ClientError, delete_path, http_get, http_post, query_path};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ async fn each_route_answers_as_it_should() {
             "/api/v1/query?q=AVG:temp:[]",
             "",
             200,
-            r#"{"value":null,"query":"AVG:temp:[]","count":0,"range":null}"#,
+            r#"{"value":null,"query":"AVG:temp:[]","count":0,"series":1,"range":null}"#,
         ),
         ("GET", "/api/v1/query?q=avg+%3Atemp%3A%5B%5D", "", 200, r#""query":"AVG:temp:[]""#),
         ("GET", "/api/v1/query?q=COUNT:a:[]:[5,7]", "", 200, r#""range":{"start":5,"end":7}"#),
@@ -60,6 +60,13 @@ async fn each_route_answers_as_it_should() {
         ("HEAD", "/api/v1/live?q=a:[]", "", 200, ""),
         ("POST", "/api/v1/live?q=a:[]", "", 405, "method_not_allowed"),
         ("GET", "/api/v1/live/", "", 404, "not_found"),
+        ("POST", "/api/v1/delete?q=a:[]", "", 200, r#"{"points":0,"segments":2}"#),
+        ("POST", "/api/v1/delete?q=a:[x", "", 400, r#","at":4}}"#),
+        ("POST", "/api/v1/delete", "", 400, "/api/v1/delete?q=QUERY"),
+        ("POST", "/api/v1/delete?q=a:[]", "Origin: http://elsewhere\r\n", 403, "forbidden"),
+        ("POST", "/api/v1/delete?q=a:[]", "Origin: null\r\n", 403, "forbidden"),
+        ("GET", "/api/v1/delete?q=a:[]", "", 405, "method_not_allowed"),
+        ("HEAD", "/api/v1/delete?q=a:[]", "", 405, ""),
         ("GET", "/", "", 426, "websocket_required"),
         ("GET", "/?protocol=slung.plain", "", 426, "websocket_required"),
         ("HEAD", "/", "", 426, ""),
@@ -94,6 +101,7 @@ async fn each_route_answers_as_it_should() {
             }
         }
         match status {
+            405 if path.starts_with("/api/v1/delete") => assert!(head.contains("allow: post\r"), "{head}"),
             405 => assert!(head.contains("allow: get, head"), "{head}"),
             426 => assert!(head.contains("upgrade: websocket"), "{head}"),
             _ => {}
@@ -120,6 +128,29 @@ async fn a_value_is_a_value() {
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((body["value"].as_f64(), body["count"].as_u64()), (Some(1.0), Some(1)));
     assert_eq!(body["query"], "COUNT:a:[\"x y\" OR é]");
+}
+
+#[tokio::test]
+async fn an_answer_that_lacks_something_says_what() {
+    let rig = Rig::start().await;
+    rig.backend.state(|state| state.damage = vec!["seg-00000001: damaged at byte 7".to_owned()]);
+    let (status, _, body) = ask(&rig, "GET", "/api/v1/query?q=AVG:a:[]", "").await;
+    let wanted = r#","series":1,"range":null,"partial":true,"damage":["seg-00000001: damaged at byte 7"]}"#;
+    assert!(status == 200 && body.ends_with(wanted), "{status} {body}");
+}
+
+#[tokio::test]
+async fn a_deletion_says_what_it_took() {
+    let rig = Rig::start().await;
+    let mut producer = rig.connect().await;
+    producer.event("a", &[], NOW, 1.0).await;
+    producer.barrier().await;
+    let url = format!("http://{}{}", rig.addr, delete_path("a:[]"));
+    let (status, body) = http_post(&url, PATIENCE).await.unwrap();
+    assert_eq!((status, &body[..]), (200, &br#"{"points":1,"segments":2}"#[..]));
+    rig.backend.state(|state| state.failed = Some("the disk is full".into()));
+    let (status, body) = http_post(&url, PATIENCE).await.unwrap();
+    assert_eq!((status, &body[..]), (503, &br#"{"error":{"code":"query_failed","message":"the disk is full"}}"#[..]));
 }
 
 #[tokio::test]
