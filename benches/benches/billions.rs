@@ -2,7 +2,7 @@
 //! written and merged, what they take on disk and in memory, how long the first answers and a restart take.
 //!
 //! `README.md` has the figures, and says what each means.
-#![expect(clippy::print_stdout, reason = "what it measures is for a reader")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it measures is for a reader")]
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -346,7 +346,10 @@ fn many_series(dir: &Path) -> Result<()> {
 fn main() -> Result<()> {
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
         Ok(arguments) => arguments,
-        Err(reason) => return Err(format!("{reason}\n{USAGE}").into()),
+        Err(reason) => {
+            eprintln!("{reason}\n{USAGE}");
+            std::process::exit(2);
+        }
     };
     if let (Some(points), Some(dir)) = (arguments.abandon, &arguments.dir) {
         return abandon(dir, &arguments, points);
