@@ -7,6 +7,9 @@
 //! The log is spread over files. Where a file begins (its header names the place) the one before it ends, whatever else
 //! stands there: so a store that is opened, or whose sync has failed, goes on in a new file and leaves the old one alone.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,8 +187,11 @@ fn replay_file(
                 let (bad, end) = (records.at, records.end);
                 if records.find_next()? {
                     report(bad, format!("{reason}, yet another record follows at byte {}", offset(records.at)));
+                    into.skipped();
                 } else if next.is_some() {
                     report(bad, format!("{reason}, yet the log goes on in another file"));
+                    into.skipped();
+                    break;
                 } else {
                     replayed.trimmed = Some(Trimmed {
                         path: file.path.clone(),
@@ -195,7 +201,6 @@ fn replay_file(
                     });
                     break;
                 }
-                into.skipped();
             }
             Found::End => {
                 if next.is_some_and(|next| records.end < next) {

@@ -1,5 +1,8 @@
 //! Opening: what the manifest names, what the log adds, and what has to be kept aside.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::Path;

@@ -108,6 +108,10 @@ impl Shared {
                         return self.fail(error.into_failure());
                     }
                     let state = self.lock();
+                    if state.closing {
+                        // All of it is in the log.
+                        return;
+                    }
                     drop(self.wait_for(&self.upkeep, state, RETRY));
                 }
             }
