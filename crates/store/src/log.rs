@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use slung_model::TimeRange;
 
 use crate::error::Failure;
-use crate::format::{self, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RecordHeader};
+use crate::format::{self, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RECORD_HEADER_BYTES, RecordHeader};
 use crate::records::{self, Beginning, Found, Records};
 use crate::vfs::{File, Vfs};
 use crate::{Damage, Error, Trimmed};
@@ -243,6 +243,8 @@ pub(crate) struct Log {
     position: Position,
     /// The file's sync has failed: nothing more is believed of it.
     given_up: bool,
+    /// The last record is an empty one, or there is none: damage to what is before is never taken for a torn end.
+    pub(crate) proven: bool,
 }
 
 /// A log's record that was written and synced.
@@ -269,7 +271,8 @@ impl Log {
         let base = replayed.last_place - FILE_HEADER_BYTES as u64;
         let (file, path) = begin_file(&*vfs, dir, id, number, base, &replayed.last)?;
         let end = replayed.last_place + replayed.last.len() as u64;
-        Ok(Self { vfs, dir: dir.into(), id, file_bytes_max, number, path, file, base, end, position, given_up: false })
+        let (dir, proven) = (dir.into(), replayed.last.len() <= RECORD_HEADER_BYTES);
+        Ok(Self { vfs, dir, id, file_bytes_max, number, path, file, base, end, position, given_up: false, proven })
     }
 
     /// The length of the present file, bytes.
@@ -306,6 +309,7 @@ impl Log {
             if synced.is_ok() {
                 self.end += record.len() as u64;
                 self.position = position;
+                self.proven = record.len() == RECORD_HEADER_BYTES;
                 return Ok(Appended { sync: start.elapsed(), sealed: None });
             }
             self.given_up = true;
@@ -317,6 +321,7 @@ impl Log {
         self.number += 1;
         self.end += record.len() as u64;
         self.position = position;
+        self.proven = record.len() == RECORD_HEADER_BYTES;
         Ok(Appended { sync: start.elapsed(), sealed: Some(sealed) })
     }
 
