@@ -135,7 +135,7 @@ fn open_files(
         }
         expected += 1;
         let file = vfs.open_read(&path).map_err(Error::io("opening", &path))?;
-        let base = match records::begin(&*file, &path, FileKind::Log)? {
+        let base = match records::begin(&*file, &path, FileKind::Log, number)? {
             Beginning::Good(found, base) if found == id => Some(base),
             Beginning::Good(..) => return Err(Error::NotALog { path, reason: "the file belongs to another store" }),
             Beginning::Bad(Invalid(reason)) => {
@@ -346,7 +346,7 @@ pub(crate) fn begin_file(
         move |source| Failure { doing, path, offset: 0, source }
     };
     let file = vfs.create(&new_path).map_err(failure("making", &new_path))?;
-    let mut bytes = format::encode_file_header(FileKind::Log, id, base).to_vec();
+    let mut bytes = format::encode_file_header(FileKind::Log, id, number, base).to_vec();
     bytes.extend_from_slice(record);
     file.write_at(0, &bytes).map_err(failure("writing", &new_path))?;
     file.sync().map_err(failure("syncing", &new_path))?;
