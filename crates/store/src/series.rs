@@ -45,7 +45,8 @@ pub(crate) fn fill(catalogue: &mut Catalogue, next: SeriesId) -> Result<(), Inva
 /// Takes one definition. It has to follow those before, or be one that is known.
 pub(crate) fn take(catalogue: &mut Catalogue, id: SeriesId, key: &SeriesKey) -> Result<(), Invalid> {
     match catalogue.key(id) {
-        Some(known) if **known == *key => Ok(()),
+        // Whose definition was damaged in one file keeps its stand-in, also where the log has the definition still.
+        Some(known) if **known == *key || **known == stand_in(id) => Ok(()),
         Some(_) => Err(Invalid("a series is defined anew with another key")),
         None if id.index() != catalogue.len() => Err(Invalid("a series is not defined in the order of ids")),
         None if catalogue.get(key).is_some() => Err(Invalid("a series is defined twice")),
