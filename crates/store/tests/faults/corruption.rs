@@ -314,6 +314,9 @@ fn every_flipped_bit_is_told_or_does_no_harm() {
             "reserve" => &[Verdict::Complete],
             _ => &[Verdict::Refused, Verdict::Told, Verdict::Complete],
         };
+        // The definitions may be in the log as well; a version that is not known is the only reason to give up.
+        let refused = verdicts.get(&Verdict::Refused).copied().unwrap_or(0);
+        assert!(!name(path).starts_with("series-") || refused <= 32, "{}: {verdicts:?}", path.display());
         assert!(verdicts.keys().all(|verdict| expected.contains(verdict)), "{}: {verdicts:?}", path.display());
     }
 }
