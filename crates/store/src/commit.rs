@@ -394,12 +394,12 @@ impl Shared {
             spare = if is_large { record_buffer(&self.options) } else { batch.record };
         }
         // An empty record at the end proves that the one before was synced: damage to it is then never taken for a torn
-        // end. A log to which nothing was added has its proof already.
+        // end.
         let (end, failed) = {
             let state = self.lock();
             (state.position(), state.failure.is_some())
         };
-        if began.is_some() && !failed {
+        if !log.proven && !failed {
             match log.append(&mut [0; RECORD_HEADER_BYTES], end.next_seq, 0, end) {
                 Ok(_) => self.lock().stats.log_bytes = log.file_bytes(),
                 // All that was pending is durable.

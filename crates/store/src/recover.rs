@@ -168,7 +168,7 @@ fn begin(vfs: &dyn Vfs, dir: &Path, names: &[String], options: &Options, read_on
     } else {
         let path = dir.join(log::file_name(1));
         let file = vfs.open_read(&path).map_err(Error::io("opening", &path))?;
-        match records::begin(&*file, &path, FileKind::Log)? {
+        match records::begin(&*file, &path, FileKind::Log, 1)? {
             Beginning::Good(id, 0) => id.0,
             Beginning::Good(..) => return Err(Error::NotALog { path, reason: "the file is not the first of its log" }),
             Beginning::Bad(Invalid(reason)) => return Err(Error::NotALog { path, reason }),
