@@ -85,7 +85,7 @@ enum Size {
 }
 
 /// Smaller ones would be more files than points.
-const LOG_FILE_BYTES_MIN: u64 = 1 << 20;
+const LOG_FILE_BYTES_MIN: u64 = 64 << 10;
 
 impl StoreFile {
     /// Checks every key; errors name it with its value.
@@ -116,7 +116,7 @@ impl StoreFile {
 }
 
 /// Below it every few thousand events would be a segment of their own.
-const MEMTABLE_BYTES_MIN: u64 = 1 << 20;
+const MEMTABLE_BYTES_MIN: u64 = 256 << 10;
 /// Below it there would be thousands of partitions a year, each with a segment at least.
 const PARTITION_MICROS_MIN: i64 = 3600 * 1_000_000;
 
@@ -297,7 +297,7 @@ mod tests {
             ("disk_max = 0", "store.disk_max = 0: at least 1 bytes"),
             ("disk_max = \"99999999999TiB\"", "store.disk_max = \"99999999999TiB\": expected"),
             ("memtable = -5", "store.memtable = -5: expected"),
-            ("memtable = \"1KiB\"", "store.memtable = \"1KiB\": at least 1048576 bytes"),
+            ("memtable = \"1KiB\"", "store.memtable = \"1KiB\": at least 262144 bytes"),
             ("log_file = \"1.5GiB\"", "store.log_file = \"1.5GiB\": expected"),
             ("memory = 5", "memory"),
         ] {

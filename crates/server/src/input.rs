@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(read(text).unwrap(), expected);
         let base = SeriesKey::new("base", ["b=1"]).unwrap();
         let keys = expected.iter().map(|event| event.key(&base).unwrap().to_string());
-        assert_eq!(keys.collect::<Vec<_>>(), [" s,a,b=1,b=1,c", "base,b=1", "t,b=1"]);
+        assert_eq!(keys.collect::<Vec<_>>(), [" s{a,b=1,b=1,c}", "base{b=1}", "t{b=1}"]);
     }
 
     #[test]

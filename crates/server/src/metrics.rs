@@ -84,6 +84,8 @@ impl Owners {
         )?;
         out.gauge("slung_store_log_bytes", "Length of the log", store.log_bytes)?;
         out.gauge("slung_store_pending_bytes", "Bytes that wait for the disk", store.pending_bytes)?;
+        let help = "The last event, in the order of writes, that no crash takes back";
+        out.gauge("slung_store_durable_through", help, store.durable_through)?;
         out.gauge("slung_store_memtable_bytes", "Memory for points that no segment has yet", store.memtable_bytes)?;
         out.gauge("slung_store_segments", "Segments", store.segments)?;
         out.gauge("slung_store_segment_bytes", "Length of the segments", store.segment_bytes)?;

@@ -238,7 +238,7 @@ fn damage_is_named_kept_aside_and_told_with_every_answer() {
     let name = segment.file_name().unwrap().to_str().unwrap();
     let (code, damaged) = said(&["verify", path(&data)]);
     assert_eq!(code, 1);
-    for part in [name, "damaged at byte", "s,a=1", "1 damage; all else is whole"] {
+    for part in [name, "damaged at byte", "s{a=1}", "1 damage; all else is whole"] {
         assert!(damaged.contains(part), "{part} is missing in {damaged}");
     }
     let (code, exported) = said(&["export", path(&data), "s:[]", "--out", path(&folder.path().join("part.csv"))]);
@@ -280,7 +280,7 @@ fn inspect_shows_what_there_is() {
     let (code, shown) = said(&["inspect", path(&data)]);
     assert_eq!(code, 0, "{shown}");
     let name = segment.file_name().unwrap().to_str().unwrap();
-    for part in ["60,000 points in 1 series", "bytes a point", name, "s,a=1", "2023-11-14T22:13:20Z"] {
+    for part in ["60,000 points in 1 series", "bytes a point", name, "s{a=1}", "2023-11-14T22:13:20Z"] {
         assert!(shown.contains(part), "{part} is missing in {shown}");
     }
     let output = run(slung().args(["inspect", "--json"]).arg(&data));
