@@ -32,10 +32,19 @@ fn place(index: u64) -> u64 {
     START + index * RECORD_BYTES
 }
 
-/// A file whose first record is the one with that index.
+/// A file whose first record is the one with that index; [`placed`] gives it its number.
 fn file(first: u64, records: &[Vec<u8>]) -> Vec<u8> {
     let base = place(first) - START;
-    [&format::encode_file_header(FileKind::Log, ID, base), records.concat().as_slice()].concat()
+    [&format::encode_file_header(FileKind::Log, ID, 0, base), records.concat().as_slice()].concat()
+}
+
+/// The file as it is under that number, unless its header was damaged.
+fn placed(number: u64, file: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    if let Ok((id, base)) = format::decode_file_header(FileKind::Log, 0, &file) {
+        file[..FILE_HEADER_BYTES].copy_from_slice(&format::encode_file_header(FileKind::Log, id, number, base));
+    }
+    file
 }
 
 /// Takes what comes, in a row.
@@ -73,7 +82,7 @@ impl Take for Taken {
 fn read(files: &[Vec<u8>]) -> Result<(Taken, Replayed), Error> {
     let disk = SimVfs::new(1);
     for (number, bytes) in std::iter::zip(1.., files) {
-        disk.plant(&path(number), bytes);
+        disk.plant(&path(number), &placed(number, bytes));
     }
     let numbers: Vec<u64> = (1..=files.len() as u64).collect();
     let mut taken = Taken::default();
@@ -153,10 +162,10 @@ fn files_that_do_not_belong_together_are_refused() {
     let first = file(1, &[record(place(1), 1, 1.0)]);
     let error = read(&[first, file(0, &[])]).unwrap_err();
     assert!(matches!(error, Error::NotALog { path: of, .. } if of == path(2)));
-    let foreign = format::encode_file_header(FileKind::Log, LogId(8), 0).to_vec();
+    let foreign = format::encode_file_header(FileKind::Log, LogId(8), 2, 0).to_vec();
     let error = read(&[file(0, &[]), foreign]).unwrap_err();
     assert!(matches!(error, Error::NotALog { path: of, .. } if of == path(2)));
-    let series = format::encode_file_header(FileKind::Series, ID, 0).to_vec();
+    let series = format::encode_file_header(FileKind::Series, ID, 2, 0).to_vec();
     assert_eq!(read(&[file(0, &[]), series]).unwrap().1.damaged, [2]);
 }
 
@@ -164,7 +173,7 @@ fn files_that_do_not_belong_together_are_refused() {
 fn a_missing_file_is_named() {
     let disk = SimVfs::new(1);
     for number in [1, 2, 4] {
-        disk.plant(&path(number), &file(0, &[]));
+        disk.plant(&path(number), &placed(number, &file(0, &[])));
     }
     let missing = |numbers: &[u64], first: u64| {
         let error = replay(&disk, dir(), ID, numbers, first, &mut Taken::default()).unwrap_err();
@@ -186,13 +195,13 @@ fn a_record_that_does_not_follow_is_refused() {
 fn a_log_goes_on_with_a_copy_of_its_last_record_and_from_file_to_file() {
     let disk = SimVfs::new(1);
     let old = record(place(0), 1, 1.0);
-    disk.plant(&path(1), &file(0, &[old.clone()]));
+    disk.plant(&path(1), &placed(1, &file(0, &[old.clone()])));
     let mut taken = Taken::default();
     let replayed = replay(&disk, dir(), ID, &[1], 1, &mut taken).unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     let position = taken.position();
     let mut log = Log::go_on(vfs, dir(), ID, 2, &replayed, position, START + 2 * RECORD_BYTES).unwrap();
-    assert_eq!(disk.read(&path(2)).unwrap(), file(0, &[old.clone()]));
+    assert_eq!(disk.read(&path(2)).unwrap(), placed(2, &file(0, &[old.clone()])));
     let mut append = |seq: u64, value: f64| {
         // The place is filled in by the log.
         let mut record = record(0, seq, value);
@@ -202,7 +211,10 @@ fn a_log_goes_on_with_a_copy_of_its_last_record_and_from_file_to_file() {
     let sealed = append(3, 3.0).expect("the file is long enough");
     assert_eq!((sealed.number, sealed.end.next_seq, sealed.bytes), (2, 3, START + 2 * RECORD_BYTES));
     assert_eq!(append(4, 4.0), None);
-    assert_eq!(disk.read(&path(3)).unwrap(), file(2, &[record(place(2), 3, 3.0), record(place(3), 4, 4.0)]));
+    assert_eq!(
+        disk.read(&path(3)).unwrap(),
+        placed(3, &file(2, &[record(place(2), 3, 3.0), record(place(3), 4, 4.0)]))
+    );
     disk.restart();
     let mut taken = Taken::default();
     replay(&disk, dir(), ID, &[1, 2, 3], 1, &mut taken).unwrap();

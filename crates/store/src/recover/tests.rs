@@ -32,7 +32,7 @@ fn points(series: u32, timestamps: &[i64]) -> Vec<u8> {
 
 /// A log of those records: the number of the first point, how many there are, the body.
 fn log(records: &[(u64, u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = format::encode_file_header(FileKind::Log, ID, 0).to_vec();
+    let mut bytes = format::encode_file_header(FileKind::Log, ID, 1, 0).to_vec();
     for (first_seq, points, body) in records {
         let mut record = vec![0; RECORD_HEADER_BYTES];
         record.extend_from_slice(body);
