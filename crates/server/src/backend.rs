@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::metrics::Metrics;
+use crate::show::count;
 use crate::watch::{Watch, WatchCounters};
 
 /// The engine as the network uses it.
@@ -98,7 +99,8 @@ impl Backend for EngineBackend {
         }
         self.blocking(text, |engine, query| {
             let slung_store::Deleted { points, segments } = engine.delete(query)?;
-            info!("deleted {query}: {points} points, {segments} segments written anew or removed");
+            let (shown, written) = (count(points, "point", "points"), count(segments, "segment", "segments"));
+            info!("deleted {query}: {shown}; {written} written anew or removed");
             Ok(Deleted { points, segments })
         })
     }

@@ -304,12 +304,13 @@ impl Disk {
 
 /// What is missing, as an answer tells it.
 pub(crate) fn lost_in(dir: &Path, lost: &[Lost]) -> Vec<Damage> {
-    let damage = |lost: &Lost| Damage {
-        path: dir.join(QUARANTINE).join(&lost.file),
-        offset: 0,
-        reason: lost.reason.clone(),
-        series: lost.series,
-        range: lost.range,
+    let damage = |lost: &Lost| {
+        // As it was told when it was found, so that it is not told twice now.
+        let told = lost.reason.strip_prefix("damaged at byte ").and_then(|rest| rest.split_once(": "));
+        let told = told.and_then(|(offset, reason)| Some((offset.parse().ok()?, reason)));
+        let (offset, reason) = told.unwrap_or((0, &lost.reason));
+        let path = dir.join(QUARANTINE).join(&lost.file);
+        Damage { path, offset, reason: reason.into(), series: lost.series, range: lost.range }
     };
     lost.iter().map(damage).collect()
 }

@@ -64,7 +64,13 @@ pub(crate) fn recover(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options, read_onl
         let lost = lost.into_iter().map(|(_, lost)| lost).collect();
         disk.change(Change { remove, lost, ..Change::default() }, &|_| None, |_| ())?;
     } else {
-        damage.extend(lost_in(dir, &lost.into_iter().map(|(_, lost)| lost).collect::<Vec<_>>()));
+        // Who only reads moves nothing aside.
+        let found = lost_in(dir, &lost.into_iter().map(|(_, lost)| lost).collect::<Vec<_>>());
+        let in_place = |found: Damage| {
+            let path = dir.join(found.path.file_name().unwrap_or_default());
+            Damage { path, ..found }
+        };
+        damage.extend(found.into_iter().map(in_place));
     }
 
     let numbers = log::file_numbers(&disk.vfs.list(dir).map_err(Error::io("listing", dir))?);
