@@ -160,8 +160,8 @@ impl Segment {
             let first = chunks.partition_point(|chunk| {
                 chunk.series < series || chunk.series == series && chunk.summary.end() < range.start
             });
-            let count = chunks[first..]
-                .partition_point(|chunk| chunk.series == series && chunk.summary.start() <= range.end);
+            let count =
+                chunks[first..].partition_point(|chunk| chunk.series == series && chunk.summary.start() <= range.end);
             let page = Arc::new(IndexPage { segment: Arc::clone(self), chunks });
             Ok((first..first + count).map(move |index| Chunk { page: Arc::clone(&page), index }))
         })
