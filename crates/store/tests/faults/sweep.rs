@@ -267,7 +267,7 @@ fn sweep(name: &str, options: &Options, seeds: u64, work: impl Fn(&mut Run) -> S
         run.store = None;
         run.disk.calls()
     };
-    assert!((60..600).contains(&calls), "{name}: {calls} calls");
+    assert!((60..700).contains(&calls), "{name}: {calls} calls");
     let errors = [ErrorKind::Other, ErrorKind::StorageFull].map(Fault::Error);
     for call in 0..calls {
         for seed in 0..seeds {
