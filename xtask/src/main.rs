@@ -28,6 +28,9 @@ Commands:
                    end-to-end tests of the workspace, and the workflows natively.
                    --long runs the tests that are marked `ignored` too.
   demo [ARGS]      Build what is needed and run `slung demo`. ARGS go to it (`cargo xtask demo -- --help` lists them).
+  simulate [--seed N] [--minutes M]
+                   Random lives of a store on a simulated disk, against sorted maps, for M minutes (default 1; one life
+                   at least), from seed N on (default 0). A failure names its seed, with which it comes again.
   tidy             Check what the compiler does not: layering, first lines, links, paths, READMEs, unsafe code.
   ci               Everything that has to pass: format, tidy, clippy, documentation, test.
 
@@ -42,6 +45,7 @@ enum Task {
     BuildWorkflows,
     Test { long: bool },
     Demo(Vec<OsString>),
+    Simulate { seed: u64, minutes: u64 },
     Tidy,
     Ci,
 }
@@ -78,6 +82,7 @@ fn run(task: &Task, workspace: &Workspace, steps: &mut Steps) -> Result<ExitCode
         Task::BuildWorkflows => guests::build_workflows(workspace, steps)?,
         Task::Test { long } => pipelines::test(workspace, steps, *long)?,
         Task::Demo(arguments) => return pipelines::demo(workspace, steps, arguments),
+        Task::Simulate { seed, minutes } => pipelines::simulate(workspace, steps, *seed, *minutes)?,
         Task::Tidy => steps.run("tidy", || tidy::check(workspace))?,
         Task::Ci => pipelines::ci(workspace, steps)?,
     }
@@ -100,6 +105,9 @@ fn parse(mut arguments: Vec<OsString>) -> Result<Task, String> {
         }
         return Ok(Task::Demo(arguments));
     }
+    if command == "simulate" {
+        return parse_simulate(&arguments);
+    }
     let mut long = false;
     for argument in arguments {
         if command == "test" && argument == "--long" {
@@ -115,6 +123,21 @@ fn parse(mut arguments: Vec<OsString>) -> Result<Task, String> {
         "ci" => Ok(Task::Ci),
         other => Err(format!("there is no command `{other}`")),
     }
+}
+
+fn parse_simulate(arguments: &[OsString]) -> Result<Task, String> {
+    let (mut seed, mut minutes) = (0, 1);
+    for pair in arguments.chunks(2) {
+        let name = pair[0].to_string_lossy();
+        let number = match &*name {
+            "--seed" => &mut seed,
+            "--minutes" => &mut minutes,
+            _ => return Err(format!("`simulate` does not take `{name}`")),
+        };
+        let text = pair.get(1).map(|text| text.to_string_lossy()).unwrap_or_default();
+        *number = text.parse().map_err(|_| format!("`{name}` takes a number, not `{text}`"))?;
+    }
+    Ok(Task::Simulate { seed, minutes })
 }
 
 #[cfg(test)]
@@ -137,14 +160,18 @@ mod tests {
         assert_eq!(parsed("demo"), Ok(Task::Demo(vec![])));
         assert_eq!(parsed("demo --speed 10"), Ok(Task::Demo(vec!["--speed".into(), "10".into()])));
         assert_eq!(parsed("demo -- --help"), Ok(Task::Demo(vec!["--help".into()])));
-        for wrong in ["", "tests", "ci --long", "tidy all", "test --short"] {
+        assert_eq!(parsed("simulate"), Ok(Task::Simulate { seed: 0, minutes: 1 }));
+        assert_eq!(parsed("simulate --minutes 30 --seed 7"), Ok(Task::Simulate { seed: 7, minutes: 30 }));
+        for wrong in
+            ["simulate --seed", "simulate --seed x", "simulate 7", "", "tests", "ci --long", "tidy all", "test --short"]
+        {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn help_names_every_command() {
-        for command in ["build-workflows", "test", "demo", "tidy", "ci"] {
+        for command in ["build-workflows", "test", "demo", "simulate", "tidy", "ci"] {
             assert!(HELP.contains(&format!("\n  {command} ")), "{command}");
             assert!(parsed(command).is_ok(), "{command}");
         }

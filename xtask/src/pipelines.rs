@@ -34,6 +34,20 @@ pub(crate) fn test(workspace: &Workspace, steps: &mut Steps, long: bool) -> Resu
     Ok(())
 }
 
+/// The store's model test, from that seed on and for so long.
+///
+/// # Errors
+/// Where it fails; it says with which seed.
+pub(crate) fn simulate(workspace: &Workspace, steps: &mut Steps, seed: u64, minutes: u64) -> Result<(), String> {
+    steps.run("simulate lives of a store", || {
+        let mut cargo = process::cargo(&workspace.root);
+        cargo.args(["test", "-p", "slung-store", "--test", "it", "--", "--ignored", "--exact", "--nocapture"]);
+        cargo.arg("model::simulate");
+        cargo.env("SLUNG_SIM_SEED", seed.to_string()).env("SLUNG_SIM_MINUTES", minutes.to_string());
+        process::run(&mut cargo)
+    })
+}
+
 /// The workflows and the binary, then the demo. It takes the place of this process, so that a signal reaches it.
 ///
 /// # Errors

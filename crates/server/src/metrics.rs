@@ -90,6 +90,16 @@ impl Owners {
         out.gauge("slung_store_segments", "Segments", store.segments)?;
         out.gauge("slung_store_segment_bytes", "Length of the segments", store.segment_bytes)?;
         out.gauge("slung_store_damaged", "Files that are damaged, as far as is known", store.damaged)?;
+        out.gauge(
+            "slung_store_durable_through",
+            "Number of the last point that no crash takes back",
+            store.durable_through,
+        )?;
+        out.counter(
+            "slung_store_upkeep_failures",
+            "Times that merging or giving up old points failed; it is tried again",
+            store.upkeep_failures,
+        )?;
         out.counter("slung_store_flushes", "Times that points went from memory to segments", store.flushes)?;
         out.counter("slung_store_compactions", "Times that segments were merged", store.compactions)?;
         out.counter("slung_store_points_written", "Points that were taken", store.points_written)?;

@@ -32,6 +32,8 @@ const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs until Ctrl-C or SIGTERM.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args)?;
+    // Each segment and each connection takes one; the usual 1,024 are few. As many as the system allows, or as many as before.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     // Before anything is started, so that a signal never finds the default behaviour.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut signalled = async || {

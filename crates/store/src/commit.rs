@@ -165,7 +165,7 @@ impl Shared {
             frozen: None,
             version: disk.version(),
             flushed: Seq(0),
-            pending: vec![0; RECORD_HEADER_BYTES],
+            pending: record_buffer(&disk.options),
             pending_points: 0,
             in_flight: 0,
             next_seq,
@@ -379,7 +379,7 @@ impl Shared {
     }
 
     fn commit_all(&self, mut log: Log) {
-        let mut spare = Vec::new();
+        let mut spare = record_buffer(&self.options);
         let mut began: Option<Instant> = None;
         while let Some(mut batch) = self.next(&mut spare, began) {
             began = Some(Instant::now());
@@ -389,18 +389,17 @@ impl Shared {
                 Err(failure) if failure.source.kind() == io::ErrorKind::StorageFull => return,
                 Err(failure) => return self.fail(failure),
             }
-            // What a burst made large is given back.
-            spare = batch.record;
-            spare.clear();
-            spare.shrink_to(self.options.commit_bytes_max.saturating_mul(2));
+            // What a burst took is given back.
+            let is_large = batch.record.len() > self.options.commit_bytes_max.saturating_mul(2);
+            spare = if is_large { record_buffer(&self.options) } else { batch.record };
         }
         // An empty record at the end proves that the one before was synced: damage to it is then never taken for a torn
-        // end. A log to which nothing was added has its proof already.
+        // end.
         let (end, failed) = {
             let state = self.lock();
             (state.position(), state.failure.is_some())
         };
-        if began.is_some() && !failed {
+        if !log.proven && !failed {
             match log.append(&mut [0; RECORD_HEADER_BYTES], end.next_seq, 0, end) {
                 Ok(_) => self.lock().stats.log_bytes = log.file_bytes(),
                 // All that was pending is durable.
@@ -475,7 +474,7 @@ impl Shared {
             }
             state = self.wait_for(&self.work, state, left);
         }
-        spare.resize(RECORD_HEADER_BYTES, 0);
+        spare.truncate(RECORD_HEADER_BYTES);
         (state.hurry, state.at_once) = (false, false);
         state.in_flight = state.pending.len() - RECORD_HEADER_BYTES;
         let points = mem::take(&mut state.pending_points);
@@ -538,6 +537,14 @@ impl Shared {
             listener(through);
         }
     }
+}
+
+/// A record without a body, with room for all that may wait: memory that the system gives when it is used. Growing step by
+/// step instead would leave holes as large as what waits.
+fn record_buffer(options: &Options) -> Vec<u8> {
+    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + options.pending_bytes_max);
+    record.resize(RECORD_HEADER_BYTES, 0);
+    record
 }
 
 fn busy(state: &mut State) -> Error {

@@ -94,20 +94,27 @@ fn crc(parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// The file's first bytes. `base` is the place of the first of them in the log.
-pub(crate) fn encode_file_header(kind: FileKind, log: LogId, base: u64) -> [u8; FILE_HEADER_BYTES] {
+/// What a file's header vouches for: its bytes but for the checksum, and from version 2 on the file's number, so that two files
+/// in each other's place are noticed.
+fn header_crc(bytes: &[u8; FILE_HEADER_BYTES], version: u32, number: u64) -> u32 {
+    let number = number.to_le_bytes();
+    crc(&[&bytes[..12], &bytes[16..], if version == 1 { &[] } else { &number }])
+}
+
+/// The first bytes of the file with that number. `base` is the place of the first of them in the log.
+pub(crate) fn encode_file_header(kind: FileKind, log: LogId, number: u64, base: u64) -> [u8; FILE_HEADER_BYTES] {
     let mut bytes = [0; FILE_HEADER_BYTES];
     bytes[..8].copy_from_slice(&kind.magic());
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&log.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&base.to_le_bytes());
-    let crc = crc(&[&bytes[..12], &bytes[16..]]);
+    let crc = header_crc(&bytes, VERSION, number);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Checks the file's first bytes; answers the log's number and the place of the first byte.
-pub(crate) fn decode_file_header(kind: FileKind, bytes: &[u8]) -> Result<(LogId, u64), BadHeader> {
+/// Checks the first bytes of the file with that number; answers the log's number and the place of the first byte.
+pub(crate) fn decode_file_header(kind: FileKind, number: u64, bytes: &[u8]) -> Result<(LogId, u64), BadHeader> {
     let invalid = |what| Err(BadHeader::Invalid(Invalid(what)));
     let Some(bytes) = bytes.first_chunk::<FILE_HEADER_BYTES>() else {
         return invalid("the file is shorter than its header");
@@ -121,8 +128,8 @@ pub(crate) fn decode_file_header(kind: FileKind, bytes: &[u8]) -> Result<(LogId,
         0 => return invalid("the file's format version was never used"),
         newer => return Err(BadHeader::Newer(newer)),
     }
-    if u32_at(bytes, 12) != crc(&[&bytes[..12], &bytes[16..]]) {
-        return invalid("the checksum of the file's header is wrong");
+    if u32_at(bytes, 12) != header_crc(bytes, version, number) {
+        return invalid("the checksum of the file's header is wrong, or it is not that of this file");
     }
     let base = u64_at(bytes, 24);
     if base > PLACE_MAX || (version == 1 && base != 0) {
@@ -360,8 +367,8 @@ mod tests {
 
     #[test]
     fn a_newer_file_is_told_from_a_broken_one() {
-        let decode = |bytes: &[u8]| decode_file_header(FileKind::Log, bytes);
-        let good = encode_file_header(FileKind::Log, LOG, 77);
+        let decode = |bytes: &[u8]| decode_file_header(FileKind::Log, 5, bytes);
+        let good = encode_file_header(FileKind::Log, LOG, 5, 77);
         assert_eq!(decode(&good), Ok((LOG, 77)));
         let mut newer = good;
         newer[8] = 3;
@@ -370,13 +377,14 @@ mod tests {
         flipped[20] ^= 1;
         assert!(matches!(decode(&flipped), Err(BadHeader::Invalid(_))));
         assert!(matches!(decode(&good[..31]), Err(BadHeader::Invalid(_))));
-        assert!(matches!(decode_file_header(FileKind::Series, &good), Err(BadHeader::Invalid(_))));
+        assert!(matches!(decode_file_header(FileKind::Series, 5, &good), Err(BadHeader::Invalid(_))));
+        assert!(matches!(decode_file_header(FileKind::Log, 6, &good), Err(BadHeader::Invalid(_))));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode_file_header(FileKind::Log, &bytes);
+            let _ = decode_file_header(FileKind::Log, 5, &bytes);
             let _ = decode_record_header(LOG, 99, &bytes);
         }
 

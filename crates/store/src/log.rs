@@ -7,6 +7,9 @@
 //! The log is spread over files. Where a file begins (its header names the place) the one before it ends, whatever else
 //! stands there: so a store that is opened, or whose sync has failed, goes on in a new file and leaves the old one alone.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 use slung_model::TimeRange;
 
 use crate::error::Failure;
-use crate::format::{self, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RecordHeader};
+use crate::format::{self, FILE_HEADER_BYTES, FileKind, Invalid, LogId, RECORD_HEADER_BYTES, RecordHeader};
 use crate::records::{self, Beginning, Found, Records};
 use crate::vfs::{File, Vfs};
 use crate::{Damage, Error, Trimmed};
@@ -133,7 +136,7 @@ fn open_files(
             return Err(Error::Missing { path: dir.join(file_name(expected)) });
         }
         let file = vfs.open_read(&path).map_err(Error::io("opening", &path))?;
-        let base = match records::begin(&*file, &path, FileKind::Log)? {
+        let base = match records::begin(&*file, &path, FileKind::Log, number)? {
             Beginning::Good(found, base) if found == id => Some(base),
             Beginning::Good(..) => return Err(Error::NotALog { path, reason: "the file belongs to another store" }),
             Beginning::Bad(Invalid(reason)) => {
@@ -184,8 +187,11 @@ fn replay_file(
                 let (bad, end) = (records.at, records.end);
                 if records.find_next()? {
                     report(bad, format!("{reason}, yet another record follows at byte {}", offset(records.at)));
+                    into.skipped();
                 } else if next.is_some() {
                     report(bad, format!("{reason}, yet the log goes on in another file"));
+                    into.skipped();
+                    break;
                 } else {
                     replayed.trimmed = Some(Trimmed {
                         path: file.path.clone(),
@@ -195,7 +201,6 @@ fn replay_file(
                     });
                     break;
                 }
-                into.skipped();
             }
             Found::End => {
                 if next.is_some_and(|next| records.end < next) {
@@ -241,6 +246,8 @@ pub(crate) struct Log {
     position: Position,
     /// The file's sync has failed: nothing more is believed of it.
     given_up: bool,
+    /// The last record is an empty one, or there is none: damage to what is before is never taken for a torn end.
+    pub(crate) proven: bool,
 }
 
 /// A log's record that was written and synced.
@@ -267,7 +274,8 @@ impl Log {
         let base = replayed.last_place - FILE_HEADER_BYTES as u64;
         let (file, path) = begin_file(&*vfs, dir, id, number, base, &replayed.last)?;
         let end = replayed.last_place + replayed.last.len() as u64;
-        Ok(Self { vfs, dir: dir.into(), id, file_bytes_max, number, path, file, base, end, position, given_up: false })
+        let (dir, proven) = (dir.into(), replayed.last.len() <= RECORD_HEADER_BYTES);
+        Ok(Self { vfs, dir, id, file_bytes_max, number, path, file, base, end, position, given_up: false, proven })
     }
 
     /// The length of the present file, bytes.
@@ -304,6 +312,7 @@ impl Log {
             if synced.is_ok() {
                 self.end += record.len() as u64;
                 self.position = position;
+                self.proven = record.len() == RECORD_HEADER_BYTES;
                 return Ok(Appended { sync: start.elapsed(), sealed: None });
             }
             self.given_up = true;
@@ -315,6 +324,7 @@ impl Log {
         self.number += 1;
         self.end += record.len() as u64;
         self.position = position;
+        self.proven = record.len() == RECORD_HEADER_BYTES;
         Ok(Appended { sync: start.elapsed(), sealed: Some(sealed) })
     }
 
@@ -339,9 +349,10 @@ pub(crate) fn begin_file(
         move |source| Failure { doing, path, offset: 0, source }
     };
     let file = vfs.create(&new_path).map_err(failure("making", &new_path))?;
-    let mut bytes = format::encode_file_header(FileKind::Log, id, base).to_vec();
-    bytes.extend_from_slice(record);
-    file.write_at(0, &bytes).map_err(failure("writing", &new_path))?;
+    let header = format::encode_file_header(FileKind::Log, id, number, base);
+    file.write_at(0, &header).map_err(failure("writing", &new_path))?;
+    // Apart, as it may be long and putting both together would take as much memory again.
+    file.write_at(FILE_HEADER_BYTES as u64, record).map_err(failure("writing", &new_path))?;
     file.sync().map_err(failure("syncing", &new_path))?;
     vfs.rename(&new_path, &path).map_err(failure("renaming", &new_path))?;
     vfs.sync_dir(dir).map_err(failure("syncing", dir))?;

@@ -39,13 +39,13 @@ pub(crate) enum Beginning {
     Bad(Invalid),
 }
 
-/// Reads the header of a file of records.
-pub(crate) fn begin(file: &dyn File, path: &Path, kind: FileKind) -> Result<Beginning, Error> {
+/// Reads the header of the file of records with that number.
+pub(crate) fn begin(file: &dyn File, path: &Path, kind: FileKind, number: u64) -> Result<Beginning, Error> {
     let size = size(file, path)?;
     let mut bytes = [0; FILE_HEADER_BYTES];
     let length = usize::try_from(size).unwrap_or(usize::MAX).min(FILE_HEADER_BYTES);
     file.read_at(0, &mut bytes[..length]).map_err(Error::io("reading", path))?;
-    match format::decode_file_header(kind, &bytes[..length]) {
+    match format::decode_file_header(kind, number, &bytes[..length]) {
         Ok((id, base)) => Ok(Beginning::Good(id, base)),
         Err(BadHeader::Invalid(invalid)) => Ok(Beginning::Bad(invalid)),
         Err(BadHeader::Newer(version)) => {

@@ -1,5 +1,8 @@
 //! Opening: what the manifest names, what the log adds, and what has to be kept aside.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -171,7 +174,7 @@ fn begin(vfs: &dyn Vfs, dir: &Path, names: &[String], options: &Options, read_on
     } else {
         let path = dir.join(log::file_name(1));
         let file = vfs.open_read(&path).map_err(Error::io("opening", &path))?;
-        match records::begin(&*file, &path, FileKind::Log)? {
+        match records::begin(&*file, &path, FileKind::Log, 1)? {
             Beginning::Good(id, 0) => id.0,
             Beginning::Good(..) => return Err(Error::NotALog { path, reason: "the file is not the first of its log" }),
             Beginning::Bad(Invalid(reason)) => return Err(Error::NotALog { path, reason }),

@@ -101,7 +101,7 @@ impl SeriesFile {
                 range: TimeRange::ALL,
             });
         };
-        match records::begin(&*file, &path, FileKind::Series)? {
+        match records::begin(&*file, &path, FileKind::Series, number)? {
             Beginning::Good(id, 0) if id == identity(store_id) => {}
             Beginning::Good(..) => report(0, "the file belongs to another store"),
             Beginning::Bad(Invalid(reason)) => report(0, reason),
@@ -179,7 +179,7 @@ impl SeriesFile {
         }
         let number = disk.next_number();
         let path: PathBuf = disk.dir.join(series_name(number));
-        let written = begin(disk, &path, 0..end.max(from), key);
+        let written = begin(disk, number, 0..end.max(from), key);
         match written {
             Ok((file, bytes)) => {
                 *self = Self { file: Some(file), number, bytes };
@@ -195,7 +195,7 @@ impl SeriesFile {
 
 fn begin(
     disk: &Disk,
-    path: &Path,
+    number: u64,
     ids: std::ops::Range<u32>,
     key: &dyn Fn(SeriesId) -> Option<Arc<SeriesKey>>,
 ) -> Result<(Box<dyn File>, u64), Failure> {
@@ -203,8 +203,9 @@ fn begin(
         let path = path.to_owned();
         move |source| Failure { doing, path, offset: 0, source }
     };
+    let path = &disk.dir.join(series_name(number));
     let file = disk.vfs.create(path).map_err(failure("making", path))?;
-    let header = format::encode_file_header(FileKind::Series, identity(disk.store_id), 0);
+    let header = format::encode_file_header(FileKind::Series, identity(disk.store_id), number, 0);
     file.write_at(0, &header).map_err(failure("writing", path))?;
     let bytes = write(&*file, path, disk.store_id, FILE_HEADER_BYTES as u64, ids, key)?;
     disk.vfs.sync_dir(&disk.dir).map_err(failure("syncing", &disk.dir))?;

@@ -63,7 +63,11 @@ pub enum Fault {
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone)]
-pub struct SimVfs(Arc<Mutex<Disk>>);
+pub struct SimVfs {
+    disk: Arc<Mutex<Disk>>,
+    /// The only life of the machine in which it works; `None` for any.
+    life: Option<u64>,
+}
 
 #[derive(Default)]
 struct Disk {
@@ -100,11 +104,24 @@ struct NameChange {
 impl SimVfs {
     /// An empty disk. The seed decides what every crash and fault leaves behind.
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })))
+        Self { disk: Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })), life: None }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same disk for who runs on the machine as it is now: [`SimVfs::restart`] and [`SimVfs::kill`] end it, and what its
+    /// threads do afterwards fails. Without this they would go on as if they had come back with the machine.
+    #[must_use]
+    pub fn session(&self) -> Self {
+        Self { disk: Arc::clone(&self.disk), life: Some(self.disk().life) }
+    }
+
+    /// The disk, unless the machine has ended the life in which this works.
+    fn running(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.disk();
+        if self.life.is_none_or(|life| life == disk.life) { Ok(disk) } else { Err(stopped()) }
     }
 
     /// How many calls there were: of [`Vfs`] and [`File`], reads too.
@@ -333,32 +350,32 @@ impl Contents {
 impl Vfs for SimVfs {
     /// Directories are there by being named.
     fn create_dir(&self, _: &Path) -> io::Result<()> {
-        self.disk().begin_whole()?.answer
+        self.running()?.begin_whole()?.answer
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         disk.begin_whole()?.answer?;
         let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         disk.begin_whole()?.answer?;
         let file = *disk.names.get(path).ok_or(ErrorKind::NotFound)?;
         Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file, writable: true }))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         disk.begin_whole()?.answer?;
         let file = *disk.names.get(path).ok_or(ErrorKind::NotFound)?;
         Ok(Box::new(SimFile { vfs: self.clone(), life: disk.life, file, writable: false }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         let outcome = disk.begin_whole()?;
         let file = disk.files.len();
         if outcome.done {
@@ -370,7 +387,7 @@ impl Vfs for SimVfs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         let outcome = disk.begin_whole()?;
         let file = *disk.names.get(from).ok_or(ErrorKind::NotFound)?;
         if outcome.done {
@@ -380,7 +397,7 @@ impl Vfs for SimVfs {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         let outcome = disk.begin_whole()?;
         let file = *disk.names.get(from).ok_or(ErrorKind::NotFound)?;
         if disk.names.contains_key(to) {
@@ -393,7 +410,7 @@ impl Vfs for SimVfs {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         let outcome = disk.begin_whole()?;
         if !disk.names.contains_key(path) {
             return Err(ErrorKind::NotFound.into());
@@ -405,7 +422,7 @@ impl Vfs for SimVfs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let disk = &mut *self.disk();
+        let disk = &mut *self.running()?;
         let outcome = disk.begin_whole()?;
         if outcome.done {
             let inside = |change: &mut NameChange| change.dir() == Some(dir);
@@ -417,7 +434,7 @@ impl Vfs for SimVfs {
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Lock> {
-        let mut disk = self.disk();
+        let mut disk = self.running()?;
         disk.begin_whole()?.answer?;
         if !disk.locks.insert(dir.into()) {
             return Err(ErrorKind::WouldBlock.into());
@@ -609,6 +626,19 @@ mod tests {
         disk.remove(Path::new("d/g")).unwrap();
         assert_eq!(disk.used(), 50);
         file.write_at(50, &[5; 50]).unwrap();
+    }
+
+    #[test]
+    fn a_session_ends_with_the_life_of_the_machine() {
+        for end in [SimVfs::kill, SimVfs::restart] {
+            let (disk, _) = disk_with_file(1);
+            let session = disk.session();
+            session.list(Path::new("d")).unwrap();
+            end(&disk);
+            session.list(Path::new("d")).unwrap_err();
+            assert!(session.create(name()).is_err());
+            disk.session().list(Path::new("d")).unwrap();
+        }
     }
 
     #[test]

@@ -50,12 +50,13 @@ pub(crate) fn plan_merge(segments: &[SegmentMeta], partition_micros: i64) -> Opt
     None
 }
 
-/// The longest run from the newest on in which none is larger than all newer ones together.
+/// The longest run from the newest on in which none is larger than all newer ones together, but for an eighth: flushes of one
+/// size give segments that differ by some bytes.
 fn run<'a>(members: &[&'a SegmentMeta], all: &[SegmentMeta]) -> Vec<&'a SegmentMeta> {
     let mut run: Vec<&SegmentMeta> = Vec::new();
     let mut bytes = 0;
     for &member in members.iter().take(RUN_MAX) {
-        let is_larger = !run.is_empty() && member.bytes > bytes;
+        let is_larger = !run.is_empty() && member.bytes - member.bytes / 8 > bytes;
         if is_larger || member.bytes > MERGED_BYTES_MAX {
             break;
         }

@@ -43,6 +43,9 @@ impl Shared {
             state.frozen = None;
             state.flushed = Seq(frozen.end.next_seq - 1);
             state.stats.flushes += 1;
+            drop(state);
+            // It does not count any more, so it should not be there any more either; freeing it takes a while.
+            drop(frozen);
         })?;
         self.made_room();
         self.upkeep.notify_all();
@@ -105,6 +108,10 @@ impl Shared {
                         return self.fail(error.into_failure());
                     }
                     let state = self.lock();
+                    if state.closing {
+                        // All of it is in the log.
+                        return;
+                    }
                     drop(self.wait_for(&self.upkeep, state, RETRY));
                 }
             }

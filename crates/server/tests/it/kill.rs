@@ -20,7 +20,7 @@ const STEP: i64 = 1_000_000;
 const SERIES: u64 = 7;
 
 /// Little memory for points, short files of the log and short partitions: flushes and merging all the time.
-const CONFIG: &str = "[store]\nmemtable = \"256KiB\"\npartition = \"2h\"\nlog_file = \"256KiB\"\n";
+const CONFIG: &str = "[store]\nmemtable = \"1MiB\"\npartition = \"2h\"\nlog_file = \"1MiB\"\n";
 
 /// splitmix64, so that a round can be repeated.
 fn random(state: &mut u64) -> u64 {

@@ -135,7 +135,7 @@ impl Source {
             }
             let mut file = open(vfs, dir, name.into(), false)?;
             if Some(&number) == needed.last() {
-                file.bytes = whole_records(&file, &dir.join(&file.name), LogId(manifest.log))?;
+                file.bytes = whole_records(&file, &dir.join(&file.name), LogId(manifest.log), number)?;
             }
             file.is_log = true;
             files.push(file);
@@ -168,8 +168,8 @@ fn open(vfs: &dyn Vfs, dir: &Path, name: PathBuf, is_final: bool) -> Result<Sour
 }
 
 /// Where the last whole record of the log's last file ends. What is damaged in between is copied as it is.
-fn whole_records(source: &SourceFile, path: &Path, id: LogId) -> Result<u64, Error> {
-    let Beginning::Good(_, base) = records::begin(&*source.file, path, FileKind::Log)? else {
+fn whole_records(source: &SourceFile, path: &Path, id: LogId, number: u64) -> Result<u64, Error> {
+    let Beginning::Good(_, base) = records::begin(&*source.file, path, FileKind::Log, number)? else {
         return Ok(source.bytes);
     };
     let mut records = Records::new(&*source.file, path, id, base, Some(base.saturating_add(source.bytes)))?;

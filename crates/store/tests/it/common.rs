@@ -30,7 +30,7 @@ pub(crate) fn at_once() -> Options {
 }
 
 pub(crate) fn open(disk: &SimVfs) -> Result<(Store, Recovery), Error> {
-    open_with(disk, at_once())
+    open_with(&disk.session(), at_once())
 }
 
 pub(crate) fn open_with(vfs: &(impl Vfs + Clone), options: Options) -> Result<(Store, Recovery), Error> {

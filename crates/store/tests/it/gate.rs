@@ -20,6 +20,11 @@ impl Gated {
         (Self(disk, Arc::clone(&gate)), Keeper(gate))
     }
 
+    /// Another disk, or another session of the same, behind the same gate.
+    pub(crate) fn with(&self, disk: SimVfs) -> Self {
+        Self(disk, Arc::clone(&self.1))
+    }
+
     fn gated(&self, path: &Path, file: Box<dyn File>) -> Box<dyn File> {
         let is_log = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("log-"));
         if is_log { Box::new(GatedFile(file, Arc::clone(&self.1))) } else { file }

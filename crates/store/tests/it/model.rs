@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use slung_model::{Clock, Point, Seq, SeriesId, TIMESTAMP_MAX, TIMESTAMP_MIN, TimeRange};
-use slung_store::sim::SimVfs;
-use slung_store::{Deleted, Options, Recovery, Snapshot, Store};
+use slung_store::sim::{Fault, SimVfs};
+use slung_store::{Deleted, Error, Options, Recovery, Snapshot, Store};
 
 use crate::common::{Write, dir, key};
 use crate::gate::{Gated, Keeper};
@@ -98,6 +98,8 @@ enum Step {
     Close,
     Kill,
     LosePower,
+    /// The machine stops in the middle of the call that comes after so many others, whoever makes it.
+    StopAfter(u64),
 }
 
 fn batch() -> impl Strategy<Value = Step> {
@@ -153,6 +155,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Close),
         2 => Just(Step::Kill),
         3 => Just(Step::LosePower),
+        3 => prop_oneof![0u64..8, 0u64..60].prop_map(Step::StopAfter),
     ]
 }
 
@@ -221,6 +224,17 @@ struct Life {
     under_way: bool,
     newest: i64,
     kept: Vec<(Snapshot, Answer)>,
+    stops_soon: bool,
+    /// What was being done when the machine stopped: it may have been done.
+    interrupted: Interrupted,
+}
+
+#[derive(Debug, Default)]
+enum Interrupted {
+    #[default]
+    Nothing,
+    Delete(Vec<usize>, TimeRange),
+    Upkeep,
 }
 
 /// splitmix64.
@@ -260,8 +274,10 @@ impl Life {
             under_way: false,
             newest: TODAY,
             kept: Vec::new(),
+            stops_soon: false,
+            interrupted: Interrupted::Nothing,
         };
-        life.open();
+        life.open().expect("nothing is there");
         life
     }
 
@@ -279,15 +295,15 @@ impl Life {
         }
     }
 
-    fn open(&mut self) -> Recovery {
+    fn open(&mut self) -> Result<Recovery, Error> {
         let clock = Arc::clone(&self.clock);
-        let opened = Store::open(Arc::new(self.vfs.clone()), clock, dir(), self.options());
-        let (store, recovery) = opened.expect("it can be opened");
+        let vfs = self.vfs.with(self.disk.session());
+        let (store, recovery) = Store::open(Arc::new(vfs), clock, dir(), self.options())?;
         assert_eq!(recovery.damage, [], "a crash damages nothing");
         self.ids = (0..SERIES).map(|number| find(&store, number)).collect();
         self.store = Some(store);
         self.check_files();
-        recovery
+        Ok(recovery)
     }
 
     fn store(&self) -> &Store {
@@ -300,7 +316,7 @@ impl Life {
             return;
         }
         if !self.held_up {
-            while self.store().stats().pending_bytes > 0 {
+            while self.store().stats().pending_bytes > 0 && self.store().health().is_ok() {
                 thread::yield_now();
             }
         } else if !self.under_way {
@@ -314,15 +330,15 @@ impl Life {
         (self.held_up, self.under_way) = (false, false);
     }
 
-    fn id(&mut self, number: usize) -> SeriesId {
+    fn id(&mut self, number: usize) -> Result<SeriesId, Error> {
         if let Some(id) = self.ids[number] {
-            return id;
+            return Ok(id);
         }
-        let (id, is_new) = self.store().resolve(&key(number)).unwrap();
+        let (id, is_new) = self.store().resolve(&key(number))?;
         assert!(is_new);
         self.ids[number] = Some(id);
         self.settle();
-        id
+        Ok(id)
     }
 
     fn writes(&mut self, batch: Batch) -> Vec<Write> {
@@ -388,28 +404,55 @@ impl Life {
     }
 
     fn take(&mut self, step: &Step) {
+        if let Err(error) = self.try_take(step) {
+            assert!(self.disk.is_stopped(), "{error}");
+            self.stop(SimVfs::restart);
+        }
+    }
+
+    fn try_take(&mut self, step: &Step) -> Result<(), Error> {
         match *step {
-            Step::Write(batch) => self.write(batch),
+            Step::Write(batch) => self.write(batch)?,
             Step::WaitDurable => {
                 self.let_pass();
                 let seq = Seq(self.last);
-                self.store().wait_durable(seq).unwrap();
+                self.store().wait_durable(seq)?;
                 assert!(self.store().durable_through() >= seq);
                 self.all_is_safe();
             }
+            Step::Flush => self.flush()?,
+            Step::Upkeep => {
+                self.interrupted = Interrupted::Upkeep;
+                self.upkeep()?;
+            }
+            Step::Pass(halves) => {
+                self.clock.0.fetch_add(halves * self.setup.partition_micros / 2, Ordering::SeqCst);
+            }
+            Step::Delete { series, span } => self.delete(series, span)?,
+            Step::Close => {
+                self.let_pass();
+                self.store.take().expect("it is open between steps").close()?;
+                self.all_is_safe();
+                let recovery = self.open()?;
+                assert_eq!(recovery.trimmed, None, "closing leaves nothing torn");
+            }
+            Step::Kill => self.stop(SimVfs::kill),
+            Step::LosePower => self.stop(SimVfs::restart),
+            // With threads of its own a store is hardly ever where the stop was meant to be.
+            Step::StopAfter(calls) if !self.setup.background => {
+                self.let_pass();
+                self.settle();
+                self.disk.fault_at(self.disk.calls() + calls, Fault::Stop);
+                self.stops_soon = true;
+            }
+            // Who only reads is not meant to meet the stop.
+            _ if self.stops_soon => {}
             Step::HoldUp if !self.setup.background => {
                 self.let_pass();
                 self.settle();
                 self.gate.shut();
                 self.held_up = true;
             }
-            Step::HoldUp => {}
-            Step::Flush => self.flush(),
-            Step::Upkeep => self.upkeep(),
-            Step::Pass(halves) => {
-                self.clock.0.fetch_add(halves * self.setup.partition_micros / 2, Ordering::SeqCst);
-            }
-            Step::Delete { series, span } => self.delete(series, span),
             Step::Query { series, span, ask } => {
                 let (snapshot, answer) = self.ask(series, span);
                 answer.compare(&snapshot, ask);
@@ -426,26 +469,22 @@ impl Life {
                 }
             }
             Step::OpenBeside => self.open_beside(),
-            Step::Close => {
-                self.let_pass();
-                self.store.take().unwrap().close().unwrap();
-                self.all_is_safe();
-                let recovery = self.open();
-                assert_eq!(recovery.trimmed, None, "closing leaves nothing torn");
-                self.check();
-            }
-            Step::Kill => self.stop(SimVfs::kill),
-            Step::LosePower => self.stop(SimVfs::restart),
+            Step::HoldUp | Step::StopAfter(_) => {}
         }
+        self.interrupted = Interrupted::Nothing;
+        if matches!(step, Step::Close) && !self.stops_soon {
+            self.check();
+        }
+        Ok(())
     }
 
-    fn write(&mut self, batch: Batch) {
+    fn write(&mut self, batch: Batch) -> Result<(), Error> {
         let writes = self.writes(batch);
         let mut points = Vec::with_capacity(writes.len());
         for &(number, timestamp, value) in &writes {
-            points.push(Point { series: self.id(number), timestamp, value });
+            points.push(Point { series: self.id(number)?, timestamp, value });
         }
-        let seq = self.store().write(&points).unwrap();
+        let seq = self.store().write(&points)?;
         assert_eq!(seq, Seq(self.last + writes.len() as u64));
         if !writes.is_empty() {
             self.settle();
@@ -453,6 +492,7 @@ impl Life {
             self.last = seq.0;
             self.at_risk.push(writes);
         }
+        Ok(())
     }
 
     fn is_safe_through(&mut self, seq: u64) {
@@ -470,43 +510,53 @@ impl Life {
         self.is_safe_through(self.last);
     }
 
-    fn flush(&mut self) {
-        self.store().flush().unwrap();
+    fn flush(&mut self) -> Result<(), Error> {
+        self.store().flush()?;
         assert!(self.setup.background || self.store().stats().memtable_bytes == 0);
         self.all_is_safe();
+        Ok(())
     }
 
-    fn upkeep(&mut self) {
+    fn upkeep(&mut self) -> Result<(), Error> {
+        let mut floor = self.floor;
         if let Some(partitions) = self.setup.retention {
             // What is in memory does not count for what is given up: afterwards it is known what does.
-            self.flush();
+            self.flush()?;
             if let Some(newest) = self.all.newest() {
                 let width = self.setup.partition_micros;
                 let newest = newest.min(self.clock.now_micros());
-                self.floor = self.floor.max((newest - partitions * width).div_euclid(width) * width);
+                floor = floor.max((newest - partitions * width).div_euclid(width) * width);
             }
         }
         let mut rounds = 0;
-        while self.store().upkeep().unwrap() {
+        while self.store().upkeep()? {
             rounds += 1;
             assert!(rounds < 1000, "merging comes to an end");
         }
+        self.floor = floor;
+        Ok(())
     }
 
-    fn delete(&mut self, series: u8, span: Span) {
+    fn delete(&mut self, series: u8, span: Span) -> Result<(), Error> {
         let chosen = self.chosen(series);
         let (numbers, ids): (Vec<usize>, Vec<SeriesId>) = chosen.into_iter().unzip();
         let range = self.range(span);
-        let deleted = self.store().delete(&ids, range).unwrap();
-        let gone = self.all.delete(&numbers, range, self.floor);
-        assert!(deleted.points >= gone, "{} of {gone} were deleted", deleted.points);
+        self.interrupted = Interrupted::Delete(numbers.clone(), range);
+        let deleted = self.store().delete(&ids, range)?;
         if range.start > range.end {
             assert_eq!(deleted, Deleted::default());
-            return;
+            return Ok(());
         }
+        let gone = self.deleted(&numbers, range);
+        assert!(deleted.points >= gone, "{} of {gone} were deleted", deleted.points);
+        Ok(())
+    }
+
+    fn deleted(&mut self, numbers: &[usize], range: TimeRange) -> u64 {
         self.all_is_safe();
-        self.safe.delete(&numbers, range, self.floor);
+        self.safe.delete(numbers, range, self.floor);
         self.has_deleted = true;
+        self.all.delete(numbers, range, self.floor)
     }
 
     /// Another one reads the directory meanwhile.
@@ -528,24 +578,43 @@ impl Life {
     }
 
     fn stop(&mut self, how: fn(&SimVfs)) {
-        let acknowledged = self.store().durable_through().0;
+        let acknowledged = self.store.as_ref().map_or(self.safe_seq, |store| store.durable_through().0);
         if acknowledged > self.safe_seq {
             self.is_safe_through(acknowledged);
         }
         how(&self.disk);
+        self.stops_soon = false;
         self.let_pass();
         self.kept.clear();
         self.store = None;
-        self.open();
+        self.open().expect("it can be opened");
         let through = self.store().durable_through().0;
         assert!(through >= self.safe_seq, "{} points were safe, {through} are there", self.safe_seq);
         self.is_safe_through(through);
-        if !self.at_risk.is_empty() {
+        let has_lost = !self.at_risk.is_empty();
+        if has_lost {
             self.at_risk.clear();
             self.all = self.safe.clone();
         }
         self.last = through;
+        match std::mem::take(&mut self.interrupted) {
+            Interrupted::Delete(numbers, range) if !has_lost && self.count() != self.store_count() => {
+                self.deleted(&numbers, range);
+            }
+            // What is given up is known when it is through.
+            Interrupted::Upkeep => self.upkeep().expect("nothing stops it any more"),
+            _ => {}
+        }
         self.check();
+    }
+
+    fn count(&self) -> u64 {
+        let visible = TimeRange { start: self.floor, end: i64::MAX };
+        self.all.answer(&self.chosen(u8::MAX), visible, false).count()
+    }
+
+    fn store_count(&self) -> u64 {
+        self.ask(u8::MAX, Span::All).0.aggregate().unwrap().count()
     }
 
     fn check(&self) {
@@ -576,6 +645,9 @@ fn live(setup: Setup, Steps(steps): &Steps) {
     let mut life = Life::new(setup);
     for step in steps {
         life.take(step);
+    }
+    if life.stops_soon {
+        life.take(&Step::LosePower);
     }
     life.check();
     life.take(&Step::Close);

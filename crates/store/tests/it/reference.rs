@@ -104,6 +104,10 @@ fn assert_spread(found: &Spread, values: &[f64]) {
 }
 
 impl Answer {
+    pub(crate) fn count(&self) -> u64 {
+        self.series.iter().map(|(_, points)| points.len() as u64).sum()
+    }
+
     fn values(&self) -> Vec<f64> {
         self.series.iter().flat_map(|(_, points)| points).map(|(_, value, _)| *value).collect()
     }
