@@ -173,11 +173,14 @@ impl<'a> Reading<'a> {
         match Segment::open(vfs, &path, manifest.store, meta, Arc::clone(&self.cache)) {
             Ok(segment) => return self.segment(&segment, damage),
             Err(ReadError::Damaged(found)) => damage.push(found),
-            Err(ReadError::Newer { path, version }) => {
-                let reason = format!("the file is of format version {version}, which this version can't read");
+            Err(error) => {
+                let reason = match Error::from(error) {
+                    Error::Missing { .. } => "the file is missing".to_owned(),
+                    Error::Newer { what, .. } => format!("{what}, which this version can't read"),
+                    other => return Err(other),
+                };
                 damage.push(Damage { path, offset: 0, reason, series: None, range: meta.range() });
             }
-            Err(error) => return Err(error.into()),
         }
         self.read(meta);
         Ok(())
