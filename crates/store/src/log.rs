@@ -107,6 +107,9 @@ pub(crate) fn replay(
 ) -> Result<Replayed, Error> {
     let mut replayed = Replayed { last_place: FILE_HEADER_BYTES as u64, ..Replayed::default() };
     let files = open_files(vfs, dir, id, numbers, first, &mut replayed)?;
+    if files.first().is_none_or(|file| file.number != first) {
+        into.skipped();
+    }
     for (index, file) in files.iter().enumerate() {
         let next = files.get(index + 1).map(|next| next.base + FILE_HEADER_BYTES as u64);
         replay_file(file, id, next, into, &mut replayed)?;

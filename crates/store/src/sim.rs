@@ -134,6 +134,11 @@ impl SimVfs {
         self.disk().faults.insert(call, fault);
     }
 
+    /// No fault is waiting any more.
+    pub fn clear_faults(&self) {
+        self.disk().faults.clear();
+    }
+
     /// The power goes, and comes back: what was not synced is lost, reordered or torn, nothing is open or locked any more,
     /// and no fault is waiting.
     pub fn restart(&self) {

@@ -114,6 +114,7 @@ fn kill_while_starting(data: &Path, config: &str, after: Duration) {
     child.wait().unwrap();
 }
 
+#[expect(clippy::print_stderr, reason = "tells who runs it how much was there to lose")]
 async fn rounds(rounds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let (data, config) = (folder.path().join("data"), folder.path().join("slung.toml"));

@@ -195,13 +195,13 @@ fn a_record_that_does_not_follow_is_refused() {
 fn a_log_goes_on_with_a_copy_of_its_last_record_and_from_file_to_file() {
     let disk = SimVfs::new(1);
     let old = record(place(0), 1, 1.0);
-    disk.plant(&path(1), &placed(1, &file(0, &[old.clone()])));
+    disk.plant(&path(1), &placed(1, &file(0, std::slice::from_ref(&old))));
     let mut taken = Taken::default();
     let replayed = replay(&disk, dir(), ID, &[1], 1, &mut taken).unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     let position = taken.position();
     let mut log = Log::go_on(vfs, dir(), ID, 2, &replayed, position, START + 2 * RECORD_BYTES).unwrap();
-    assert_eq!(disk.read(&path(2)).unwrap(), placed(2, &file(0, &[old.clone()])));
+    assert_eq!(disk.read(&path(2)).unwrap(), placed(2, &file(0, std::slice::from_ref(&old))));
     let mut append = |seq: u64, value: f64| {
         // The place is filled in by the log.
         let mut record = record(0, seq, value);

@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
@@ -37,6 +38,8 @@ struct Setup {
     index_cache_bytes_max: u64,
     /// In partitions.
     retention: Option<i64>,
+    /// Nobody asks for a flush: where one would, more is written, until the store has to flush by itself.
+    fills_up: bool,
 }
 
 /// Points of one write.
@@ -100,6 +103,11 @@ enum Step {
     LosePower,
     /// The machine stops in the middle of the call that comes after so many others, whoever makes it.
     StopAfter(u64),
+    /// A flush or a merge that may meet an error, after so many calls.
+    Fails {
+        merges: bool,
+        after: u64,
+    },
 }
 
 fn batch() -> impl Strategy<Value = Step> {
@@ -156,6 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Kill),
         3 => Just(Step::LosePower),
         3 => prop_oneof![0u64..8, 0u64..60].prop_map(Step::StopAfter),
+        3 => (any::<bool>(), prop_oneof![0u64..20, 0u64..100]).prop_map(|(merges, after)| Step::Fails { merges, after }),
     ]
 }
 
@@ -167,8 +176,9 @@ fn setup(background: bool) -> impl Strategy<Value = Setup> {
         prop_oneof![Just(600u64), Just(8 << 10), Just(64 << 20)],
         prop_oneof![Just(0u64), Just(64 << 10), Just(32 << 20)],
         prop_oneof![2 => Just(None), 1 => (1i64..30).prop_map(Some)],
+        prop_oneof![3 => Just(false), 1 => Just(true)],
     )
-        .prop_map(move |(seed, partition_micros, memtable, log_file, index_cache, retention)| Setup {
+        .prop_map(move |(seed, partition_micros, memtable, log_file, index_cache, retention, fills_up)| Setup {
             seed,
             background,
             partition_micros,
@@ -177,6 +187,7 @@ fn setup(background: bool) -> impl Strategy<Value = Setup> {
             index_cache_bytes_max: index_cache,
             // When a thread of its own gives points up can't be told.
             retention: if background { None } else { retention },
+            fills_up,
         })
 }
 
@@ -420,6 +431,9 @@ impl Life {
                 assert!(self.store().durable_through() >= seq);
                 self.all_is_safe();
             }
+            Step::Flush if self.setup.fills_up => {
+                self.write(Batch { shape: Shape::Bulk, count: 700, seed: self.last })?;
+            }
             Step::Flush => self.flush()?,
             Step::Upkeep => {
                 self.interrupted = Interrupted::Upkeep;
@@ -469,7 +483,8 @@ impl Life {
                 }
             }
             Step::OpenBeside => self.open_beside(),
-            Step::HoldUp | Step::StopAfter(_) => {}
+            Step::Fails { merges, after } if !self.setup.background => self.fail(merges, after),
+            Step::HoldUp | Step::StopAfter(_) | Step::Fails { .. } => {}
         }
         self.interrupted = Interrupted::Nothing;
         if matches!(step, Step::Close) && !self.stops_soon {
@@ -535,6 +550,19 @@ impl Life {
         }
         self.floor = floor;
         Ok(())
+    }
+
+    /// Whatever fails, and whatever the disk says then: nothing is lost to the eye.
+    fn fail(&mut self, merges: bool, after: u64) {
+        self.let_pass();
+        self.settle();
+        self.disk.fault_at(self.disk.calls() + after, Fault::Error(ErrorKind::Other));
+        // What is given up would be unknown after an error.
+        let done = if merges && self.setup.retention.is_none() { self.upkeep() } else { self.flush() };
+        self.disk.clear_faults();
+        assert!(matches!(done, Ok(()) | Err(Error::Io { .. })), "{done:?}");
+        self.store().health().expect("it may be tried again");
+        self.check();
     }
 
     fn delete(&mut self, series: u8, span: Span) -> Result<(), Error> {

@@ -7,6 +7,9 @@ use slung_store::Snapshot;
 
 use crate::common::Write;
 
+/// A series, and of each of its points the timestamp, the value and the place in the order of writes.
+type OfSeries = (SeriesId, Vec<(i64, f64, u64)>);
+
 /// What counts in each series: the value, and its place in the order of writes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reference {
@@ -17,7 +20,7 @@ pub(crate) struct Reference {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     /// By rising ids, each with its points in the order of time.
-    series: Vec<(SeriesId, Vec<(i64, f64, u64)>)>,
+    series: Vec<OfSeries>,
     /// The range has the newest points of all these series, and nothing was deleted: of several with the greatest timestamp
     /// the one that was written last is known.
     last_is_known: bool,
@@ -71,7 +74,7 @@ impl Reference {
             let inside = if range.start <= range.end { Some(all.range(range.start..=range.end)) } else { None };
             (*id, inside.into_iter().flatten().map(|(timestamp, (value, seq))| (*timestamp, *value, *seq)).collect())
         };
-        let mut series: Vec<(SeriesId, Vec<(i64, f64, u64)>)> = series.iter().map(&mut points_of).collect();
+        let mut series: Vec<OfSeries> = series.iter().map(&mut points_of).collect();
         series.sort_by_key(|(id, _)| *id);
         series.dedup_by_key(|(id, _)| *id);
         Answer { series, last_is_known }
