@@ -90,11 +90,6 @@ impl Owners {
         out.gauge("slung_store_segments", "Segments", store.segments)?;
         out.gauge("slung_store_segment_bytes", "Length of the segments", store.segment_bytes)?;
         out.gauge("slung_store_damaged", "Files that are damaged, as far as is known", store.damaged)?;
-        out.gauge(
-            "slung_store_durable_through",
-            "Number of the last point that no crash takes back",
-            store.durable_through,
-        )?;
         out.counter(
             "slung_store_upkeep_failures",
             "Times that merging or giving up old points failed; it is tried again",

@@ -19,11 +19,11 @@ pub struct Options {
     /// who has more has most often put something unbounded into a tag. A new series beyond it is refused; those that
     /// the log holds already are always taken.
     pub series_max: u32,
-    /// How long after the beginning of one commit the next one may begin while there is less than `commit_bytes_max` to
-    /// commit. Default 5 ms: a sync takes 0.2 to 4 ms, so that writers share one, and a wait that nobody sees. Longer means
-    /// fewer syncs and later acknowledgements; zero means that a commit begins as soon as the one before is done, which
-    /// suits a lone writer that waits for each of its writes (4,000 a second instead of 200).
-    /// After a pause of this length a write is committed at once.
+    /// How long after the beginning of one commit the next one may begin for what came while that one was written, as long
+    /// as it is less than `commit_bytes_max` and nobody waits for it. Default 5 ms: a sync takes 0.2 to 4 ms, so that
+    /// writers share one, and a wait that nobody sees. Longer means fewer syncs and later acknowledgements; zero means that
+    /// a commit begins as soon as the one before is done. What is written while the log has nothing to do is committed at
+    /// once, and so is what somebody waits for.
     pub commit_interval: Duration,
     /// With so many bytes waiting, a commit begins before the interval is over. Default 1 MiB (52,000 points): larger
     /// ones gain no speed. At least 1.
