@@ -244,10 +244,11 @@ impl Store {
     }
 
     /// Takes the points of those series and that range away that were written before, for good: on return no query sees them
-    /// and no restart brings them back. All of them go, or none does. Points that are written meanwhile stay.
+    /// and no restart brings them back. All of them go, or none does. Points that are written meanwhile
+    /// may go or stay.
     ///
-    /// Every segment that has such points is written anew, which takes as much space again until it is done, and time: some
-    /// 100 MB a second. Other deletions and merging wait.
+    /// Every segment that has such points is written anew, which takes time and as much space again until it is done. Other
+    /// deletions and merging wait.
     ///
     /// # Errors
     /// [`Error::Io`] where the disk fails or is full, [`Error::ReadOnly`], [`Error::Closing`]; nothing is deleted then.
