@@ -300,19 +300,14 @@ impl Log {
     ) -> Result<Appended, Failure> {
         format::seal_record(self.id, self.end, first_seq, points, record);
         let start = Instant::now();
-        let is_full = |failure: &Failure| failure.source.kind() == ErrorKind::StorageFull;
         if !self.given_up && self.file_bytes() < self.file_bytes_max {
             let synced = match self.file.write_at(self.end - self.base, record) {
-                Ok(()) => self.file.sync().map_err(|source| self.failure("syncing", source)),
-                Err(source) => {
-                    let failure = self.failure("writing", source);
-                    if is_full(&failure) {
-                        return Err(failure);
-                    }
-                    Err(failure)
-                }
+                // No sync has failed, so the same place may be written again.
+                Err(source) if source.kind() == ErrorKind::StorageFull => return Err(self.failure(source)),
+                Err(_) => false,
+                Ok(()) => self.file.sync().is_ok(),
             };
-            if synced.is_ok() {
+            if synced {
                 self.end += record.len() as u64;
                 self.position = position;
                 self.proven = record.len() == RECORD_HEADER_BYTES;
@@ -331,8 +326,8 @@ impl Log {
         Ok(Appended { sync: start.elapsed(), sealed: Some(sealed) })
     }
 
-    fn failure(&self, doing: &'static str, source: std::io::Error) -> Failure {
-        Failure { doing, path: self.path.clone(), offset: self.end - self.base, source }
+    fn failure(&self, source: std::io::Error) -> Failure {
+        Failure { doing: "writing", path: self.path.clone(), offset: self.end - self.base, source }
     }
 }
 
