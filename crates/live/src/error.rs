@@ -17,20 +17,12 @@ pub enum Error {
         /// The limit.
         handles_max: usize,
     },
-    /// What is stored of the window is more than one window may keep.
+    /// All windows together take as much memory as they may, and none of them has points left to give up.
     #[error(
-        "more than {window_points_max} points are stored within this window, the most that one may keep: ask for a shorter range or fewer series, or raise window_points_max"
-    )]
-    WindowTooBig {
-        /// The limit.
-        window_points_max: usize,
-    },
-    /// All windows together keep as many points as they may.
-    #[error(
-        "all windows together may keep {points_max} points, which leaves no room for this one: free handles with long ranges, or raise points_max"
+        "all windows together may take {windows_bytes_max} bytes, which leaves no room for this one: free handles with long ranges, or raise windows_bytes_max"
     )]
     NoRoom {
         /// The limit.
-        points_max: usize,
+        windows_bytes_max: usize,
     },
 }

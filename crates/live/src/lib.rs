@@ -3,15 +3,23 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod contents;
+mod end;
 mod error;
+mod feeds;
 mod live;
+mod loading;
+mod panes;
 mod points;
+mod sliding;
 mod subscriber;
 mod time;
+mod total;
 mod update;
 mod window;
 
 pub use error::Error;
-pub use live::{Live, Options, QUEUE_UPDATES_MAX, Stats, Wakes, WindowState, WindowStats};
+pub use live::{Keys, Live, Options, QUEUE_UPDATES_MAX, Stats, Wakes, WindowState, WindowStats};
+pub use loading::{Loading, Place, Recorded};
 pub use subscriber::{HandleStats, Subscriber};
 pub use update::{HandleId, PRODUCERS_MAX, Producers, Update};

@@ -4,15 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use slung_model::{Aggregate, Op, Point, ProducerId, Query, SeriesId, SeriesKey};
+use slung_model::{Op, Point, ProducerId, Query, SeriesId, SeriesKey, TimeRange};
 
+use crate::feeds::{Feeds, SlotIndex};
+use crate::loading::{Loading, Place, Recorded};
+use crate::panes::PANES;
 use crate::time::Passed;
+use crate::total::Seen;
 use crate::update::{OpenProducers, Producers};
-use crate::window::{Room, Taken, Window};
+use crate::window::{Taken, Window};
 use crate::{Error, HandleId, Subscriber, Update};
 
 /// The updates that may wait per handle: some 100 KiB for a guest that stands still.
 pub const QUEUE_UPDATES_MAX: usize = 1024;
+
+/// Giving up the points of a window that takes less than this gains nothing: its panes would take as much.
+const GIVEN_UP_BYTES_MIN: usize = 100 * PANES as usize;
 
 /// Limits. None of them is reached by accident; what happens beyond each is said with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,13 +27,12 @@ pub struct Options {
     /// Updates that wait per handle, [`QUEUE_UPDATES_MAX`] by default. Beyond it an aggregate merges into its newest
     /// waiting update, and a raw query drops its oldest.
     pub queue_updates_max: usize,
-    /// Points that one window keeps, 1,000,000 by default (24 MB). A sliding window that would start with more is refused.
-    /// One that grows beyond it lets its oldest points go and says so ([`WindowState::Shortened`]); an absolute one lets
-    /// all of them go and counts writes from then on ([`WindowState::CountsWrites`]).
+    /// Points that one window keeps, 1,000,000 by default (24 MB). Beyond it a sliding window goes over to panes
+    /// ([`WindowState::Panes`]), an absolute one counts writes from then on ([`WindowState::CountsWrites`]).
     pub window_points_max: usize,
-    /// Points that all windows keep together, 20,000,000 by default (480 MB). Beyond it the window that grows is treated
-    /// as above, and a new sliding window is refused.
-    pub points_max: usize,
+    /// Memory of all windows together, 512 MiB by default. Beyond it windows give up their points as above, the largest
+    /// first; then a new one is refused, and where those that are there still grow, their panes become longer.
+    pub windows_bytes_max: usize,
     /// Handles at once, 100,000 by default. Beyond it a query is refused.
     pub handles_max: usize,
 }
@@ -36,22 +42,26 @@ impl Default for Options {
         Self {
             queue_updates_max: QUEUE_UPDATES_MAX,
             window_points_max: 1_000_000,
-            points_max: 20_000_000,
+            windows_bytes_max: 512 << 20,
             handles_max: 100_000,
         }
     }
 }
 
-/// Whether a window is what it promises.
+/// What a window promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowState {
     /// Every point that belongs to it is in it, each once. Also a running aggregate, which promises to count writes.
     Exact,
-    /// Points that belong to it were let go, the oldest first, because there was no room. It is exact again once they
-    /// would have left anyhow.
-    Shortened,
-    /// An absolute window without room for its points: a point that is written again counts again.
+    /// A sliding window that was too big to keep its points, and knows of each stretch of so many microseconds what the
+    /// writes in it add up to. What it tells is of its range and up to one such stretch before it; a point that is
+    /// written again counts again.
+    Panes {
+        /// How long a stretch is: a 1,024th of the width, unless memory ran short.
+        micros: i64,
+    },
+    /// An absolute window that was too big to keep its points: a point that is written again counts again.
     CountsWrites,
 }
 
@@ -61,7 +71,9 @@ pub enum WindowState {
 pub struct WindowStats {
     /// Points that it keeps, hidden ones included.
     pub points: usize,
-    /// Whether they are all that should be there.
+    /// Memory that they take, or what is kept instead of them.
+    pub bytes: usize,
+    /// What it promises.
     pub state: WindowState,
 }
 
@@ -75,14 +87,21 @@ pub struct Stats {
     pub windows: usize,
     /// Points that the windows keep.
     pub points: usize,
-    /// Windows that are [`WindowState::Shortened`] now.
-    pub windows_shortened: usize,
+    /// Memory of the windows.
+    pub bytes: usize,
+    /// Windows that are [`WindowState::Panes`] now.
+    pub windows_in_panes: usize,
     /// Windows that are [`WindowState::CountsWrites`] now.
     pub windows_counting_writes: usize,
-    /// Points that windows let go for want of room, since the start.
-    pub points_cut: u64,
+    /// How often a window gave up its points, or half of its panes, for want of room, since the start.
+    pub given_up: u64,
     /// Events that were too old for a sliding window, since the start; one per handle that did not get it.
     pub late: u64,
+    /// Events that were too far ahead of the clock for a sliding window, and waited for their time, since the start; one
+    /// per window.
+    pub ahead: u64,
+    /// Those of them that were let go for want of room before their time came.
+    pub ahead_cut: u64,
     /// How often a sum left the finite range, since the start; one per window until it is back.
     pub sums_saturated: u64,
 }
@@ -90,42 +109,51 @@ pub struct Stats {
 /// Every live query, and the way of an event to those that it feeds. See the crate's documentation for an example.
 ///
 /// Pure: no I/O, no thread, no clock; its owner puts a lock around it and says what time it is. `now` is microseconds since
-/// the Unix epoch and may jump; a jump back counts as no time.
+/// the Unix epoch and may jump; a jump back counts as no time. `keys` says the key of a series; it is asked once for each
+/// series that feeds a query.
 #[derive(Debug)]
 pub struct Live {
     options: Options,
-    /// By series: whom an event of it feeds. `None` for the many that feed nothing.
-    feeds: Vec<Option<Box<Feed>>>,
+    feeds: Feeds,
+    /// By series, as far as an update was told of it.
+    keys: Vec<Option<Arc<SeriesKey>>>,
     slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
+    free: Vec<SlotIndex>,
     /// Beside `slots`: when time alone changes the window next. Of its own, so that a tick reads 8 bytes per window.
     due: Vec<i64>,
-    by_handle: HashMap<HandleId, usize>,
+    /// How many slots there were so far.
+    numbers: u64,
+    by_handle: HashMap<HandleId, SlotIndex>,
     /// The window that a further handle of that query joins, if it may.
-    by_query: HashMap<Arc<Query>, usize>,
-    /// By series name: the windows that want series of that name.
-    by_name: HashMap<Box<str>, Vec<usize>>,
+    by_query: HashMap<Arc<Query>, SlotIndex>,
     open: OpenProducers,
     passed: Passed,
-    room: Room,
-    late: u64,
-    sums_saturated: u64,
+    /// Memory of all windows.
+    bytes: usize,
+    counts: Counts,
 }
 
-#[derive(Debug)]
-struct Feed {
-    key: Arc<SeriesKey>,
-    slots: Vec<usize>,
+/// See [`Stats`].
+#[derive(Debug, Default)]
+struct Counts {
+    given_up: u64,
+    late: u64,
+    ahead: u64,
+    ahead_cut: u64,
+    sums_saturated: u64,
 }
 
 /// One query's window, and everyone who reads it.
 struct Slot {
+    /// Of all that there ever were.
+    number: u64,
     query: Arc<Query>,
-    /// In the order of their handles; never empty once the slot is in its place.
+    /// In the order of their handles; empty only while the window is read for the first time.
     readers: Vec<Reader>,
-    /// The series that feed it, to be found again when it goes.
-    series: Vec<SeriesId>,
-    window: Window,
+    /// `None` while it is read for the first time.
+    window: Option<Window>,
+    /// While it is read, for the first time or again: what arrives.
+    recorded: Option<Box<Recorded>>,
     /// Whether its sum is out of the finite range.
     saturated: bool,
 }
@@ -156,29 +184,26 @@ impl Drop for Wakes {
     }
 }
 
+/// What a series is called.
+pub type Keys<'k> = &'k dyn Fn(SeriesId) -> Option<Arc<SeriesKey>>;
+
 impl Live {
     /// Without any query.
     pub fn new(options: Options) -> Self {
-        let room = Room {
-            window_points_max: options.window_points_max.max(1),
-            points_max: options.points_max,
-            points: 0,
-            points_cut: 0,
-        };
         Self {
             options,
-            feeds: Vec::new(),
+            feeds: Feeds::default(),
+            keys: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
             due: Vec::new(),
+            numbers: 0,
             by_handle: HashMap::new(),
             by_query: HashMap::new(),
-            by_name: HashMap::new(),
             open: OpenProducers::default(),
             passed: Passed::default(),
-            room,
-            late: 0,
-            sums_saturated: 0,
+            bytes: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -187,15 +212,15 @@ impl Live {
         Subscriber::new(self.options.queue_updates_max)
     }
 
-    /// Registers a query: from now on its updates come to `subscriber`. What it starts with gives no update.
+    /// Registers a query: from now on its updates come to `subscriber`. What it starts with gives no update. For an owner
+    /// that has everything at hand; one that has to read it goes by [`Live::begin`].
     ///
     /// Where [`Live::join`] finds a window, that is all; neither `series` nor `history` is looked at then.
     ///
-    /// `series` are those that the query means, as far as they are known yet; later ones come by [`Live::series_added`].
-    /// `history` are the stored points that the query starts from, and must be in no later [`Live::apply`]: those of the
-    /// range for an absolute window, those not older than the newest one less the width for a sliding window, in the order
-    /// of their timestamps (in another order it is slow); of a raw sliding query the newest one alone is enough. Others
-    /// use nothing of it, and don't look.
+    /// `series` are those that the query means, as far as they are known yet, each once; later ones come by
+    /// [`Live::series_added`]. `history` are all stored points of these series, each series and timestamp once, those of one
+    /// timestamp in the order of writing; what lies outside of the window is left out here. None of them must be in a later
+    /// [`Live::apply`].
     ///
     /// # Errors
     /// [`Error`]: the range or the operator is none for a live query, or a limit is reached. Nothing has changed then.
@@ -203,46 +228,24 @@ impl Live {
         &mut self,
         subscriber: &Arc<Subscriber>,
         query: &Query,
-        series: impl IntoIterator<Item = (SeriesId, Arc<SeriesKey>)>,
+        series: impl IntoIterator<Item = SeriesId>,
         history: impl IntoIterator<Item = Point>,
         now: i64,
     ) -> Result<HandleId, Error> {
         if let Some(handle) = self.join(subscriber, query)? {
             return Ok(handle);
         }
-        let passed = self.passed.at(now);
-        let mut window = Window::new(query.op(), query.window()?);
-        self.load(&mut window, history)?;
-        if let Window::Slide(sliding) = &mut window {
-            sliding.start(passed, now);
+        let series: Vec<SeriesId> = series.into_iter().collect();
+        let mut loading = self.begin(query, &series, now)?;
+        if loading.window.wants_history() {
+            loading.put_history(history);
         }
-
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.due.push(i64::MAX);
-            self.slots.len() - 1
-        });
-        let mut fed_by = Vec::new();
-        for (id, key) in series {
-            fed_by.push(id);
-            self.feed(id, &key).slots.push(index);
-        }
-        for name in query.series() {
-            self.by_name.entry(name.into()).or_default().push(index);
-        }
-        self.due[index] = window.due();
-        let query = Arc::new(query.clone());
-        self.by_query.insert(Arc::clone(&query), index);
-        let mut slot = Slot { query, readers: Vec::new(), series: fed_by, window, saturated: false };
-        let handle = slot.add(subscriber);
-        self.by_handle.insert(handle, index);
-        self.slots[index] = Some(slot);
-        Ok(handle)
+        self.finish(loading, subscriber, now)
     }
 
     /// Registers a query that somebody reads already, so that both share one window, at no more cost than the queue. `None`
     /// where there is none to share: the window is not kept, or is not what a new one would be. A running aggregate is
-    /// shared only until the first event, and never a window that has lost points.
+    /// shared only until the first event.
     ///
     /// All who share a window get the same updates from the moment when they came. Its end moves by the arrival of the
     /// events that it saw, also for who came after them.
@@ -251,14 +254,202 @@ impl Live {
     /// [`Error`]: the range or the operator is none for a live query, or there are as many handles as may be. Nothing has changed then.
     pub fn join(&mut self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<Option<HandleId>, Error> {
         query.window()?;
-        if self.by_handle.len() >= self.options.handles_max {
-            return Err(Error::TooManyHandles { handles_max: self.options.handles_max });
-        }
+        self.check_handles()?;
         let Some(&index) = self.by_query.get(query) else { return Ok(None) };
-        let Some(slot) = self.slots[index].as_mut().filter(|slot| slot.window.can_be_joined()) else { return Ok(None) };
+        let Some(slot) = &mut self.slots[index] else { return Ok(None) };
+        if !slot.window.as_ref().is_some_and(Window::can_be_joined) {
+            return Ok(None);
+        }
         let handle = slot.add(subscriber);
         self.by_handle.insert(handle, index);
         Ok(Some(handle))
+    }
+
+    fn check_handles(&self) -> Result<(), Error> {
+        let handles_max = self.options.handles_max;
+        if self.by_handle.len() >= handles_max { Err(Error::TooManyHandles { handles_max }) } else { Ok(()) }
+    }
+
+    /// Begins to register a query whose history its owner has to read: everything that arrives for it is recorded from now
+    /// on. To be ended by [`Live::finish`] or [`Live::abandon`].
+    ///
+    /// `series` as for [`Live::subscribe`].
+    ///
+    /// # Errors
+    /// [`Error`]: the range or the operator is none for a live query, or there are as many handles as may be.
+    pub fn begin(&mut self, query: &Query, series: &[SeriesId], now: i64) -> Result<Loading, Error> {
+        let window = Window::new(query.op(), query.window()?);
+        self.check_handles()?;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.due.push(i64::MAX);
+            self.slots.len() - 1
+        });
+        self.feeds.insert(index, query, series);
+        self.numbers += 1;
+        let query = Arc::new(query.clone());
+        self.slots[index] = Some(Slot {
+            number: self.numbers,
+            query: Arc::clone(&query),
+            readers: Vec::new(),
+            window: None,
+            recorded: Some(Box::default()),
+            saturated: false,
+        });
+        Ok(Loading {
+            place: Place { slot: index, number: self.numbers },
+            query,
+            window,
+            arrival: self.passed.arrival(now),
+            again: false,
+            window_points_max: self.options.window_points_max,
+        })
+    }
+
+    /// The windows that have any of what is stored of those series in that range.
+    pub fn holding(&self, series: &[SeriesId], range: TimeRange) -> Vec<Place> {
+        let mut found: Vec<SlotIndex> = Vec::new();
+        let mut last: &[SlotIndex] = &[];
+        for id in series {
+            let slots = self.feeds.slots(*id);
+            // Whole runs of series feed the same.
+            if !std::ptr::eq(slots, last) {
+                found.extend_from_slice(slots);
+                last = slots;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        let place = |slot: SlotIndex| {
+            let held = self.slots[slot].as_ref()?;
+            let holds = held.window.as_ref().is_some_and(|window| window.holds(range));
+            holds.then_some(Place { slot, number: held.number })
+        };
+        found.into_iter().filter_map(place).collect()
+    }
+
+    /// Begins to make a window anew from what is stored: it goes on meanwhile, and what arrives is recorded as well. To be
+    /// ended by [`Live::replace`] or [`Live::abandon`]. `None` where it is not there any more.
+    pub fn begin_again(&mut self, place: Place, now: i64) -> Option<Loading> {
+        let arrival = self.passed.arrival(now);
+        let slot = self.slot_mut(place)?;
+        slot.recorded = Some(Box::default());
+        let query = Arc::clone(&slot.query);
+        let window = Window::new(query.op(), query.window().ok()?);
+        let mut loading =
+            Loading { place, query, window, arrival, again: true, window_points_max: self.options.window_points_max };
+        loading.restart(arrival, self.window(place));
+        Some(loading)
+    }
+
+    /// What has arrived for the window since it was begun, or since the last call. Where that was too much to keep, the
+    /// window has to be read again ([`Live::restart`]): `None`.
+    pub fn recorded(&mut self, loading: &Loading) -> Option<Recorded> {
+        let recorded = self.slot_mut(loading.place)?.recorded.as_mut()?;
+        Some(std::mem::take(&mut **recorded)).filter(|recorded| !recorded.overran)
+    }
+
+    /// Begins once more, with nothing in the window and nothing recorded.
+    pub fn restart(&mut self, loading: &mut Loading, now: i64) {
+        loading.restart(self.passed.arrival(now), self.window(loading.place).filter(|_| loading.again));
+        if let Some(slot) = self.slot_mut(loading.place) {
+            slot.recorded = Some(Box::default());
+        }
+    }
+
+    /// Ends what was begun as if it had not been.
+    pub fn abandon(&mut self, loading: Loading) {
+        let Some(slot) = self.slot_mut(loading.place) else { return };
+        slot.recorded = None;
+        if slot.window.is_none() {
+            self.remove_slot(loading.place.slot);
+        }
+    }
+
+    /// The query is registered, with the window that was read; what was recorded last is taken first, without an update.
+    ///
+    /// # Errors
+    /// [`Error`]: a limit is reached. Nothing has changed then.
+    pub fn finish(&mut self, loading: Loading, subscriber: &Arc<Subscriber>, now: i64) -> Result<HandleId, Error> {
+        let index = loading.place.slot;
+        let query = Arc::clone(&loading.query);
+        let mut window = self.loaded(loading);
+        if let Window::Slide(sliding) = &mut window {
+            // Of what is to be seen now the reader needs no word.
+            sliding.look(self.passed.arrival(now));
+        }
+        self.bytes += window.bytes();
+        self.due[index] = window.due();
+        if let Some(slot) = &mut self.slots[index] {
+            slot.window = Some(window);
+        }
+        let admitted = self.check_handles().and_then(|()| self.admit());
+        if let Err(error) = admitted {
+            self.remove_slot(index);
+            return Err(error);
+        }
+        let Some(slot) = &mut self.slots[index] else { unreachable!("it was put there") };
+        let handle = slot.add(subscriber);
+        self.by_query.insert(query, index);
+        self.by_handle.insert(handle, index);
+        Ok(handle)
+    }
+
+    /// The window that was made anew takes the place of what it was; what was recorded last is taken first. Who reads it is
+    /// told where that changes what is to be seen.
+    pub fn replace(&mut self, loading: Loading, now: i64, keys: Keys<'_>) -> Wakes {
+        let mut wakes = Wakes::default();
+        let Place { slot: index, .. } = loading.place;
+        if self.slot_mut(loading.place).is_none() {
+            return wakes;
+        }
+        let arrival = self.passed.arrival(now);
+        let mut window = self.loaded(loading);
+        let Some(slot) = &mut self.slots[index] else { return wakes };
+        let Some(before) = &mut slot.window else { return wakes };
+        let mut newest = before.newest();
+        let shown = before.shown();
+        if let (Window::Slide(window), Window::Slide(before)) = (&mut window, &*before) {
+            window.go_on_from(before);
+        }
+        let seen = match &mut window {
+            Window::Slide(sliding) => {
+                let (seen, _) = sliding.look(arrival);
+                newest = sliding.end().newest();
+                Some(seen)
+            }
+            window => window.seen(),
+        };
+        self.bytes = self.bytes + window.bytes() - before.bytes();
+        self.due[index] = window.due();
+        *before = window;
+        if let (Some(seen), Some((timestamp, series))) = (seen, newest)
+            && seen.count != shown
+            && let Some(key) = key_of(&mut self.keys, series, keys)
+        {
+            slot.tell_seen(&seen, timestamp, key, None, &self.open, &mut self.counts, &mut wakes);
+        }
+        self.make_room(false);
+        wakes
+    }
+
+    /// The window with everything in it that has arrived.
+    fn loaded(&mut self, mut loading: Loading) -> Window {
+        if let Some(recorded) = self.recorded(&loading) {
+            loading.replay(&recorded);
+        }
+        if let Some(slot) = &mut self.slots[loading.place.slot] {
+            slot.recorded = None;
+        }
+        loading.window
+    }
+
+    fn slot_mut(&mut self, place: Place) -> Option<&mut Slot> {
+        self.slots[place.slot].as_mut().filter(|slot| slot.number == place.number)
+    }
+
+    fn window(&self, place: Place) -> Option<&Window> {
+        self.slots[place.slot].as_ref().filter(|slot| slot.number == place.number)?.window.as_ref()
     }
 
     /// Ends one of the subscriber's queries, with what waits of it. Answers whether there was such a one.
@@ -279,32 +470,16 @@ impl Live {
         true
     }
 
-    fn remove_slot(&mut self, index: usize) {
+    fn remove_slot(&mut self, index: SlotIndex) {
         let Some(slot) = self.slots[index].take() else { return };
         self.free.push(index);
         self.due[index] = i64::MAX;
-        self.room.points -= slot.window.points();
+        self.bytes -= slot.window.as_ref().map_or(0, Window::bytes);
         // A later window of the same query may have taken its place there.
         if self.by_query.get(&slot.query) == Some(&index) {
             self.by_query.remove(&slot.query);
         }
-        for id in slot.series {
-            let place = &mut self.feeds[id.index()];
-            if let Some(feed) = place {
-                forget(&mut feed.slots, index);
-                if feed.slots.is_empty() {
-                    *place = None;
-                }
-            }
-        }
-        for name in slot.query.series() {
-            if let Some(slots) = self.by_name.get_mut(name) {
-                forget(slots, index);
-                if slots.is_empty() {
-                    self.by_name.remove(name);
-                }
-            }
-        }
+        self.feeds.remove(index, &slot.query);
     }
 
     /// Ends all of the subscriber's queries.
@@ -315,63 +490,64 @@ impl Live {
     }
 
     /// Makes a new series known, before its first point: it feeds the queries that it matches.
-    pub fn series_added(&mut self, id: SeriesId, key: &Arc<SeriesKey>) {
-        let Some(named) = self.by_name.get(key.name()) else { return };
-        let fed = self.feeds.get(id.index()).and_then(Option::as_deref).map_or(&[][..], |feed| &feed.slots);
-        let matching: Vec<usize> = named
-            .iter()
-            .copied()
-            .filter(|index| !fed.contains(index))
-            .filter(|index| self.slots[*index].as_ref().is_some_and(|slot| slot.query.matches(key)))
-            .collect();
-        for index in matching {
-            self.feed(id, key).slots.push(index);
-            if let Some(slot) = &mut self.slots[index] {
-                slot.series.push(id);
-            }
-        }
+    pub fn series_added(&mut self, id: SeriesId, key: &SeriesKey) {
+        let slots = &self.slots;
+        self.feeds.series_added(id, key, |slot| slots[slot].as_ref().is_some_and(|slot| slot.query.matches(key)));
     }
 
     /// Takes written points, each valid, in the order of writing: every one gives its own update to each query that it
     /// feeds.
-    pub fn apply(&mut self, producer: Option<ProducerId>, points: &[Point], now: i64) -> Wakes {
-        let passed = self.passed.at(now);
+    pub fn apply(&mut self, producer: Option<ProducerId>, points: &[Point], now: i64, keys: Keys<'_>) -> Wakes {
+        let arrival = self.passed.arrival(now);
         if let Some(producer) = producer {
             self.open.wrote(producer);
         }
         let mut wakes = Wakes::default();
         for point in points {
-            let Some(Some(feed)) = self.feeds.get(point.series.index()) else { continue };
-            for &index in &feed.slots {
+            let slots = self.feeds.slots(point.series);
+            if slots.is_empty() {
+                continue;
+            }
+            let Some(key) = key_of(&mut self.keys, point.series, keys) else { continue };
+            for &index in slots {
                 let Some(slot) = &mut self.slots[index] else { continue };
-                let taken = slot.window.take(point, passed, &mut self.room);
-                self.due[index] = slot.window.due();
-                let made = match taken {
-                    Taken::Outside => None,
+                if let Some(recorded) = &mut slot.recorded {
+                    recorded.push(point, arrival);
+                }
+                let Some(window) = &mut slot.window else { continue };
+                let before = window.bytes();
+                let taken = window.take(point, arrival);
+                if window.points() > self.options.window_points_max && window.give_up_points() {
+                    self.counts.given_up += 1;
+                }
+                self.bytes = self.bytes + window.bytes() - before;
+                self.due[index] = window.due();
+                match taken {
+                    Taken::Outside => {}
+                    Taken::Ahead => self.counts.ahead += 1,
                     Taken::Late => {
-                        self.late += slot.readers.len() as u64;
+                        self.counts.late += slot.readers.len() as u64;
                         for reader in &slot.readers {
                             reader.subscriber.count_late(reader.handle);
                         }
-                        None
                     }
-                    Taken::Raw => Some((point.value, None)),
-                    Taken::Aggregate(total) => {
-                        self.sums_saturated += slot.note_saturation(&total);
-                        slot.answer(&total)
+                    Taken::Raw => {
+                        let (value, producers) = (point.value, Producers::from(producer));
+                        let update =
+                            Update { timestamp: point.timestamp, value, key: Arc::clone(key), producers, state: None };
+                        slot.tell(update, &self.open, &mut wakes);
                     }
-                };
-                if let Some((value, state)) = made {
-                    let update = Update {
-                        timestamp: point.timestamp,
-                        value,
-                        key: Arc::clone(&feed.key),
-                        producers: Producers::from(producer),
-                        state,
-                    };
-                    slot.tell(update, &self.open, &mut wakes);
+                    Taken::Changed => {
+                        if let Some(seen) = window.seen() {
+                            let (at, counts) = (point.timestamp, &mut self.counts);
+                            slot.tell_seen(&seen, at, key, producer, &self.open, counts, &mut wakes);
+                        }
+                    }
                 }
             }
+        }
+        if self.bytes > self.options.windows_bytes_max {
+            self.make_room(true);
         }
         wakes
     }
@@ -382,30 +558,29 @@ impl Live {
     }
 
     /// Time passes: tells those whose windows have left points behind. To be called about four times a second.
-    pub fn tick(&mut self, now: i64) -> Wakes {
-        let passed = self.passed.at(now);
+    pub fn tick(&mut self, now: i64, keys: Keys<'_>) -> Wakes {
+        let arrival = self.passed.arrival(now);
         let mut wakes = Wakes::default();
         for (index, due) in self.due.iter_mut().enumerate() {
-            if *due > passed {
+            if *due > arrival.passed {
                 continue;
             }
             let Some(slot) = &mut self.slots[index] else { continue };
-            let Window::Slide(sliding) = &mut slot.window else { continue };
-            let total = sliding.leave_behind(passed);
-            let newest = sliding.newest().and_then(|(timestamp, series)| {
-                let feed = self.feeds.get(series.index())?.as_deref()?;
-                Some((timestamp, Arc::clone(&feed.key)))
+            let Some(Window::Slide(sliding)) = &mut slot.window else { continue };
+            let before = sliding.bytes();
+            let (seen, changes) = sliding.look(arrival);
+            self.bytes = self.bytes + sliding.bytes() - before;
+            let key = sliding.end().newest().and_then(|(timestamp, series)| {
+                let key = key_of(&mut self.keys, series, keys)?;
+                Some((timestamp, key))
             });
-            let made = slot.answer(&total);
-            if let (Some((value, state)), Some((timestamp, key))) = (made, newest) {
-                self.sums_saturated += slot.note_saturation(&total);
-                if let Window::Slide(sliding) = &mut slot.window {
-                    sliding.tell(passed);
-                }
-                let update = Update { timestamp, value, key, producers: Producers::default(), state };
-                slot.tell(update, &self.open, &mut wakes);
+            if let (Some((timestamp, key)), Some(_), true) = (key, seen.answer(slot.query.op()), changes) {
+                sliding.tell(arrival.passed);
+                *due = sliding.due();
+                slot.tell_seen(&seen, timestamp, key, None, &self.open, &mut self.counts, &mut wakes);
+            } else {
+                *due = sliding.due();
             }
-            *due = slot.window.due();
         }
         wakes
     }
@@ -413,47 +588,99 @@ impl Live {
     /// One live query as it is now; `None` where there is no such handle.
     pub fn window_stats(&self, handle: HandleId) -> Option<WindowStats> {
         let slot = self.slots[*self.by_handle.get(&handle)?].as_ref()?;
-        Some(WindowStats { points: slot.window.points(), state: slot.state() })
+        let window = slot.window.as_ref()?;
+        Some(WindowStats { points: window.points(), bytes: window.bytes(), state: state(window) })
     }
 
     /// All live queries together. Looks at each of them.
     pub fn stats(&self) -> Stats {
-        let with = |state| self.slots.iter().flatten().filter(|slot| slot.state() == state).count();
+        let windows = || self.slots.iter().flatten().filter_map(|slot| slot.window.as_ref());
         Stats {
             handles: self.by_handle.len(),
-            windows: self.slots.len() - self.free.len(),
-            points: self.room.points,
-            windows_shortened: with(WindowState::Shortened),
-            windows_counting_writes: with(WindowState::CountsWrites),
-            points_cut: self.room.points_cut,
-            late: self.late,
-            sums_saturated: self.sums_saturated,
+            windows: windows().count(),
+            points: windows().map(Window::points).sum(),
+            bytes: self.bytes,
+            windows_in_panes: windows().filter(|window| window.pane_micros().is_some()).count(),
+            windows_counting_writes: windows().filter(|window| window.counts_writes()).count(),
+            given_up: self.counts.given_up,
+            late: self.counts.late,
+            ahead: self.counts.ahead,
+            ahead_cut: self.counts.ahead_cut,
+            sums_saturated: self.counts.sums_saturated,
         }
     }
 
-    /// Gives a window what is stored of it, or takes back the room that it took.
-    fn load(&mut self, window: &mut Window, history: impl IntoIterator<Item = Point>) -> Result<(), Error> {
-        if !window.wants_history() {
-            return Ok(());
-        }
-        let full = matches!(window, Window::Slide(_)) && self.room.points >= self.room.points_max;
-        let fits = !full && history.into_iter().all(|point| window.take_stored(&point, &mut self.room));
-        if fits {
-            return Ok(());
-        }
-        let points = window.points();
-        self.room.points -= points;
-        if points > self.room.window_points_max {
-            return Err(Error::WindowTooBig { window_points_max: self.room.window_points_max });
-        }
-        Err(Error::NoRoom { points_max: self.room.points_max })
+    /// A new window is there: whether there is room for it, if need be where others give up their points.
+    fn admit(&mut self) -> Result<(), Error> {
+        self.make_room(false);
+        let windows_bytes_max = self.options.windows_bytes_max;
+        if self.bytes > windows_bytes_max { Err(Error::NoRoom { windows_bytes_max }) } else { Ok(()) }
     }
 
-    fn feed(&mut self, id: SeriesId, key: &Arc<SeriesKey>) -> &mut Feed {
-        if self.feeds.len() <= id.index() {
-            self.feeds.resize_with(id.index() + 1, || None);
+    /// Brings the windows below their limit: what waits for its time goes first, then the largest give up their points. What
+    /// `must` fit is made to: panes become longer and longer. Each time a sixteenth more than is needed goes, so that not
+    /// every event has to look for more.
+    fn make_room(&mut self, must: bool) {
+        let bytes_max = self.options.windows_bytes_max;
+        if self.bytes <= bytes_max {
+            return;
         }
-        self.feeds[id.index()].get_or_insert_with(|| Box::new(Feed { key: Arc::clone(key), slots: Vec::new() }))
+        let goal = bytes_max - bytes_max / 16;
+        self.shrink_largest(goal, |window| {
+            let Window::Slide(sliding) = window else { return (false, 0) };
+            let cut = sliding.forget_ahead();
+            (cut > 0, cut)
+        });
+        self.shrink_largest(goal, |window| (window.bytes() > GIVEN_UP_BYTES_MIN && window.give_up_points(), 0));
+        while must && self.shrink_largest(goal, |window| (window.shrink(), 0)) {}
+    }
+
+    /// Shrinks windows, the largest first, until they take no more than that. Answers whether that did anything and is still
+    /// not enough. `shrink` says whether it did anything, and how many points that waited for their time went.
+    fn shrink_largest(&mut self, goal: usize, shrink: impl Fn(&mut Window) -> (bool, usize)) -> bool {
+        let mut by_size: Vec<(usize, SlotIndex)> = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            by_size.extend(slot.as_ref().and_then(|slot| slot.window.as_ref()).map(|window| (window.bytes(), index)));
+        }
+        by_size.sort_unstable_by(|a, b| b.cmp(a));
+        let mut did = false;
+        for (before, index) in by_size {
+            if self.bytes <= goal {
+                return false;
+            }
+            let Some(window) = self.slots[index].as_mut().and_then(|slot| slot.window.as_mut()) else { continue };
+            let (shrunk, cut) = shrink(window);
+            self.counts.ahead_cut += cut as u64;
+            self.counts.given_up += u64::from(shrunk && cut == 0);
+            self.bytes = self.bytes + window.bytes() - before;
+            self.due[index] = window.due();
+            did |= shrunk;
+        }
+        did && self.bytes > goal
+    }
+}
+
+/// The key of a series, asked for once.
+fn key_of<'k>(
+    known: &'k mut Vec<Option<Arc<SeriesKey>>>,
+    series: SeriesId,
+    keys: Keys<'_>,
+) -> Option<&'k Arc<SeriesKey>> {
+    if known.len() <= series.index() {
+        known.resize(series.index() + 1, None);
+    }
+    let place = &mut known[series.index()];
+    if place.is_none() {
+        *place = keys(series);
+    }
+    place.as_ref()
+}
+
+fn state(window: &Window) -> WindowState {
+    match window.pane_micros() {
+        Some(micros) => WindowState::Panes { micros },
+        None if window.counts_writes() => WindowState::CountsWrites,
+        None => WindowState::Exact,
     }
 }
 
@@ -466,6 +693,27 @@ impl Slot {
         handle
     }
 
+    /// Queues what is to be seen for everyone who reads the window, if there is anything to tell.
+    #[expect(clippy::too_many_arguments, reason = "the fields of an update, and what belongs to all windows")]
+    #[inline]
+    fn tell_seen(
+        &mut self,
+        seen: &Seen,
+        timestamp: i64,
+        key: &Arc<SeriesKey>,
+        producer: Option<ProducerId>,
+        open: &OpenProducers,
+        counts: &mut Counts,
+        wakes: &mut Wakes,
+    ) {
+        let Some((value, state)) = seen.answer(self.query.op()) else { return };
+        let is_saturated = seen.aggregate.is_saturated();
+        counts.sums_saturated += u64::from(is_saturated && !self.saturated);
+        self.saturated = is_saturated;
+        let producers = Producers::from(producer);
+        self.tell(Update { timestamp, value, key: Arc::clone(key), producers, state }, open, wakes);
+    }
+
     /// Queues one update for everyone who reads the window.
     fn tell(&self, update: Update, open: &OpenProducers, wakes: &mut Wakes) {
         let Some((last, others)) = self.readers.split_last() else { return };
@@ -474,35 +722,5 @@ impl Slot {
             wakes.0.extend(reader.subscriber.deliver(reader.handle, Arc::clone(&update), open));
         }
         wakes.0.extend(last.subscriber.deliver(last.handle, update, open));
-    }
-
-    /// What the query tells of an aggregate: its value, and the state behind it where it has one.
-    fn answer(&self, total: &Aggregate) -> Option<(f64, Option<(f64, u64)>)> {
-        let op = self.query.op();
-        let state = matches!(op, Op::Avg | Op::Sum | Op::Count).then(|| (total.sum(), total.count()));
-        // A window that has become empty has the sum 0, where a historical query over nothing has none.
-        let value = if op == Op::Sum { total.sum() } else { total.value(op)? };
-        Some((value, state))
-    }
-
-    /// 1 where the sum has just left the finite range.
-    fn note_saturation(&mut self, total: &Aggregate) -> u64 {
-        let newly = total.is_saturated() && !self.saturated;
-        self.saturated = total.is_saturated();
-        u64::from(newly)
-    }
-
-    fn state(&self) -> WindowState {
-        match &self.window {
-            Window::Slide(sliding) if sliding.is_shortened() => WindowState::Shortened,
-            Window::Tally { gave_up: true, .. } => WindowState::CountsWrites,
-            _ => WindowState::Exact,
-        }
-    }
-}
-
-fn forget(slots: &mut Vec<usize>, index: usize) {
-    if let Some(at) = slots.iter().position(|slot| *slot == index) {
-        slots.swap_remove(at);
     }
 }

@@ -1,60 +1,136 @@
 //! The points of one window, in order, and what they add up to without ever taking anything away again.
 //!
 //! A sum from which the oldest value is subtracted drifts, and a maximum can't be subtracted from at all. So the points
-//! lie in blocks, each with its own aggregate, and what leaves is left out of aggregates that are made anew now and then:
+//! lie in blocks, each with its own total, and what leaves is left out of totals that are made anew now and then:
 //! the two-stack queue (Tangwongsan, Hirzel, Schneider: "General Incremental Sliding-Window Aggregation", VLDB 2015, tell
-//! of it and its kin), one level up. For the blocks in front there is the aggregate of each tail of them, for the first
-//! block that of each tail of its points, for the blocks behind one aggregate of them all; three merges give the whole.
+//! of it and its kin), one level up. For the blocks in front there is the total of each tail of them, for the first
+//! block that of each tail of its points, for the blocks behind one total of them all; three merges give the whole.
 //! A point that arrives late is pushed into those that it belongs to. Only a replaced value makes one block and the
-//! aggregates over it be computed again.
+//! totals over it be computed again.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use slung_model::{Aggregate, Point, SeriesId};
+use slung_model::{Point, SeriesId};
+
+use crate::total::{First, Total};
 
 /// About the square root of a window of 100,000 points: a replaced value costs one block and one merge per block.
-const BLOCK_POINTS_MAX: usize = 256;
+pub(crate) const BLOCK_POINTS_MAX: usize = 256;
+/// A block starts with room for so many; in a window that has several full ones, with room for all.
+const BLOCK_POINTS_FIRST: usize = 8;
+/// By how much a block grows once it is half full: points out of order leave blocks of any size, and no more than this
+/// may be idle in each.
+const BLOCK_POINTS_STEP: usize = 32;
 
-/// 24 bytes.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    timestamp: i64,
-    value: f64,
-    series: SeriesId,
-}
+/// A timestamp and a series: no two points of a window have both in common.
+type Key = (i64, SeriesId);
 
-impl Entry {
-    fn key(&self) -> (i64, SeriesId) {
-        (self.timestamp, self.series)
-    }
-}
-
-/// A run of points in the order of their keys; never empty while it is in a window.
+/// A run of points in the order of their keys, in columns (20 bytes a point); never empty while it is in a window.
 #[derive(Debug)]
-struct Block {
-    entries: Vec<Entry>,
+struct Block<T> {
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+    series: Vec<SeriesId>,
     /// How many at the front have left; other than 0 in the first block only, and only while it is open.
     gone: usize,
     /// Of those that are there; not kept up to date while the block is open.
-    total: Aggregate,
+    total: T,
 }
 
-impl Block {
-    fn of(entries: Vec<Entry>) -> Self {
-        let total = Aggregate::of(entries.iter().map(|entry| entry.value));
-        Self { entries, gone: 0, total }
+impl<T: Total> Block<T> {
+    fn with_capacity(points: usize) -> Self {
+        Self {
+            timestamps: Vec::with_capacity(points),
+            values: Vec::with_capacity(points),
+            series: Vec::with_capacity(points),
+            gone: 0,
+            total: T::default(),
+        }
     }
 
-    fn live(&self) -> &[Entry] {
-        &self.entries[self.gone..]
+    fn of(points: &[Point]) -> Self {
+        let mut block = Self::with_capacity(points.len());
+        block.timestamps.extend(points.iter().map(|point| point.timestamp));
+        block.values.extend(points.iter().map(|point| point.value));
+        block.series.extend(points.iter().map(|point| point.series));
+        block.total = T::of(&block.values);
+        block
     }
 
-    fn first(&self) -> (i64, SeriesId) {
-        self.entries[self.gone].key()
+    /// Those that left included.
+    fn len(&self) -> usize {
+        self.values.len()
     }
 
-    fn last(&self) -> (i64, SeriesId) {
-        self.entries[self.entries.len() - 1].key()
+    fn live_values(&self) -> &[f64] {
+        &self.values[self.gone..]
+    }
+
+    fn key(&self, at: usize) -> Key {
+        (self.timestamps[at], self.series[at])
+    }
+
+    fn first(&self) -> Key {
+        self.key(self.gone)
+    }
+
+    fn last(&self) -> Key {
+        self.key(self.len() - 1)
+    }
+
+    /// Where the points not older than `start` begin.
+    fn start(&self, start: i64) -> usize {
+        self.gone + self.timestamps[self.gone..].partition_point(|timestamp| *timestamp < start)
+    }
+
+    /// The place of a key: found, or to be put.
+    fn find(&self, key: Key) -> Result<usize, usize> {
+        let from = self.start(key.0);
+        let same = self.timestamps[from..].iter().take_while(|timestamp| **timestamp == key.0).count();
+        let place = self.series[from..from + same].binary_search(&key.1);
+        place.map(|at| at + from).map_err(|at| at + from)
+    }
+
+    /// Makes room for one more. Answers for how many more there is room now.
+    fn grow(&mut self) -> usize {
+        let (len, room) = (self.len(), self.values.capacity());
+        if len < room {
+            return 0;
+        }
+        let more = if room < BLOCK_POINTS_MAX / 2 { room.max(BLOCK_POINTS_FIRST) } else { BLOCK_POINTS_STEP };
+        let more = more.min(BLOCK_POINTS_MAX.saturating_sub(room)).max(1);
+        self.timestamps.reserve_exact(more);
+        self.values.reserve_exact(more);
+        self.series.reserve_exact(more);
+        self.values.capacity() - room
+    }
+
+    /// Puts a point there; there is room for it.
+    fn insert(&mut self, at: usize, point: &Point) {
+        self.timestamps.insert(at, point.timestamp);
+        self.values.insert(at, point.value);
+        self.series.insert(at, point.series);
+    }
+
+    /// Takes away what has left.
+    fn close(&mut self) {
+        self.timestamps.drain(..self.gone);
+        self.values.drain(..self.gone);
+        self.series.drain(..self.gone);
+        self.gone = 0;
+    }
+
+    /// The newer half as a block of its own.
+    fn split_off(&mut self, at: usize) -> Self {
+        let timestamps = self.timestamps.split_off(at);
+        let values = self.values.split_off(at);
+        let series = self.series.split_off(at);
+        self.timestamps.shrink_to_fit();
+        self.values.shrink_to_fit();
+        self.series.shrink_to_fit();
+        self.total = T::of(&self.values);
+        Self { total: T::of(&values), timestamps, values, series, gone: 0 }
     }
 }
 
@@ -63,29 +139,54 @@ impl Block {
 /// The blocks are in up to three parts: the open one (the first block, while `open` is not empty), then `tails.len()` in
 /// front, then the rest behind.
 #[derive(Debug, Default)]
-pub(crate) struct Points {
-    blocks: VecDeque<Block>,
+pub(crate) struct Points<T> {
+    blocks: VecDeque<Block<T>>,
     len: usize,
-    /// `open[i]`: aggregate of the last i + 1 points of the first block.
-    open: Vec<Aggregate>,
-    /// `tails[i]`: aggregate of the last i + 1 of the blocks in front.
-    tails: Vec<Aggregate>,
-    /// Aggregate of the blocks behind.
-    behind: Aggregate,
+    /// For how many points there is memory in the blocks.
+    room: usize,
+    /// `open[i]`: total of the last i + 1 points of the first block.
+    open: Vec<T>,
+    /// `tails[i]`: total of the last i + 1 of the blocks in front.
+    tails: Vec<T>,
+    /// Total of the blocks behind.
+    behind: T,
 }
 
-impl Points {
+impl<T: Total> Points<T> {
+    /// Of points that rise by their keys.
+    pub(crate) fn of(points: &[Point]) -> Self {
+        let mut all = Self::default();
+        for points in points.chunks(BLOCK_POINTS_MAX) {
+            let block = Block::of(points);
+            all.len += block.len();
+            all.room += block.values.capacity();
+            all.behind.merge(&block.total);
+            all.blocks.push_back(block);
+        }
+        all
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The oldest timestamp.
-    pub(crate) fn oldest(&self) -> Option<i64> {
-        self.blocks.front().map(|block| block.first().0)
+    /// Heap memory.
+    pub(crate) fn bytes(&self) -> usize {
+        const POINT: usize = size_of::<i64>() + size_of::<f64>() + size_of::<SeriesId>();
+        let totals = self.open.capacity() + self.tails.capacity();
+        self.room * POINT + self.blocks.capacity() * size_of::<Block<T>>() + totals * size_of::<T>()
+    }
+
+    /// The first one.
+    pub(crate) fn first(&self) -> Option<First> {
+        let block = self.blocks.front()?;
+        let ((timestamp, series), value) = (block.first(), block.live_values()[0]);
+        Some(First { timestamp, series, value })
     }
 
     /// Over all of them.
-    pub(crate) fn total(&self) -> Aggregate {
+    #[inline]
+    pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
         for part in [self.tails.last(), self.open.last()].into_iter().flatten() {
             total.merge(part);
@@ -93,138 +194,167 @@ impl Points {
         total
     }
 
-    /// Over those not older than `start`, and the oldest timestamp among them. Costs a merge per block.
-    pub(crate) fn since(&self, start: i64) -> (Aggregate, Option<i64>) {
-        let mut total = Aggregate::EMPTY;
-        let mut oldest = None;
+    /// Over those not older than `start`, and the first of them. Costs a merge per block.
+    pub(crate) fn since(&self, start: i64) -> (T, Option<First>) {
+        let mut total = T::default();
+        let mut first = None;
         for (index, block) in self.blocks.iter().enumerate().rev() {
-            if block.first().0 >= start {
-                let whole = if index == 0 { self.open.last().unwrap_or(&block.total) } else { &block.total };
-                total.merge(whole);
-                oldest = Some(block.first().0);
-                continue;
+            let at = block.start(start);
+            let is_whole = at == block.gone;
+            if is_whole {
+                total.merge(if index == 0 { self.open.last().unwrap_or(&block.total) } else { &block.total });
+            } else if at < block.len() {
+                total.merge(&T::of(&block.values[at..]));
             }
-            let rest = &block.live()[block.live().partition_point(|entry| entry.timestamp < start)..];
-            total.merge(&Aggregate::of(rest.iter().map(|entry| entry.value)));
-            return (total, rest.first().map(|entry| entry.timestamp).or(oldest));
+            if at < block.len() {
+                let (timestamp, series) = block.key(at);
+                first = Some(First { timestamp, series, value: block.values[at] });
+            }
+            if !is_whole {
+                break;
+            }
         }
-        (total, oldest)
+        (total, first)
     }
 
-    /// Takes a point, in place of the one with the same series and timestamp if there is one.
-    pub(crate) fn insert(&mut self, point: &Point) {
-        let entry = Entry { timestamp: point.timestamp, value: point.value, series: point.series };
+    /// Hands the values of those out that are not older than `from` but older than `to`.
+    pub(crate) fn between(&self, from: i64, to: i64, mut take: impl FnMut(f64)) {
+        for block in &self.blocks {
+            if block.first().0 >= to {
+                return;
+            }
+            if block.last().0 >= from {
+                block.values[block.start(from)..block.start(to).max(block.start(from))].iter().for_each(|v| take(*v));
+            }
+        }
+    }
+
+    /// Hands everything over to be kept in another form: block by block, timestamps, series and values.
+    pub(crate) fn each_block(&self, mut take: impl FnMut(&[i64], &[SeriesId], &[f64])) {
+        for block in &self.blocks {
+            take(&block.timestamps[block.gone..], &block.series[block.gone..], block.live_values());
+        }
+    }
+
+    /// Takes a point, in place of the one with the same series and timestamp if there is one, whose value it answers.
+    #[inline]
+    pub(crate) fn insert(&mut self, point: &Point) -> Option<f64> {
         match self.blocks.back() {
-            Some(block) if entry.key() <= block.last() => self.insert_among(entry),
-            _ => self.append(entry),
+            Some(block) if (point.timestamp, point.series) <= block.last() => self.insert_among(point),
+            _ => {
+                self.append(point);
+                None
+            }
         }
     }
 
-    /// Lets everything older than `start` go.
-    pub(crate) fn evict(&mut self, start: i64) {
+    /// Lets everything older than `start` go, and hands the values out.
+    #[inline]
+    pub(crate) fn evict(&mut self, start: i64, mut leaves: impl FnMut(f64)) {
         while let Some(block) = self.blocks.front()
             && block.first().0 < start
         {
             if block.last().0 < start {
+                block.live_values().iter().for_each(|value| leaves(*value));
                 self.drop_first_block();
             } else {
-                let leaving = block.live().partition_point(|entry| entry.timestamp < start);
+                let leaving = block.start(start) - block.gone;
+                block.live_values()[..leaving].iter().for_each(|value| leaves(*value));
                 self.drop_first_points(leaving);
             }
         }
     }
 
-    /// Lets the oldest point go, and says when it was.
-    pub(crate) fn pop_oldest(&mut self) -> Option<i64> {
-        let oldest = self.oldest()?;
-        self.drop_first_points(1);
-        Some(oldest)
-    }
-
     /// The way of a stream in order: nothing but a push.
-    fn append(&mut self, entry: Entry) {
+    fn append(&mut self, point: &Point) {
         self.len += 1;
-        self.behind.push(entry.value);
+        self.behind.push(point.value);
         let has_room =
-            self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.entries.len() < BLOCK_POINTS_MAX);
-        if has_room && let Some(block) = self.blocks.back_mut() {
-            block.entries.push(entry);
-            block.total.push(entry.value);
-        } else {
-            self.blocks.push_back(Block::of(vec![entry]));
+            self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.len() < BLOCK_POINTS_MAX);
+        if !has_room {
+            let first = if self.len > 4 * BLOCK_POINTS_MAX { BLOCK_POINTS_MAX } else { BLOCK_POINTS_FIRST };
+            let block = Block::with_capacity(first);
+            self.room += block.values.capacity();
+            self.blocks.push_back(block);
         }
+        let Some(block) = self.blocks.back_mut() else { return };
+        self.room += block.grow();
+        block.timestamps.push(point.timestamp);
+        block.values.push(point.value);
+        block.series.push(point.series);
+        block.total.push(point.value);
     }
 
-    /// Takes an entry that is not newer than the newest.
-    fn insert_among(&mut self, entry: Entry) {
-        let (mut index, mut found) = self.find(entry.key());
+    /// Takes a point that is not newer than the newest.
+    fn insert_among(&mut self, point: &Point) -> Option<f64> {
+        let key = (point.timestamp, point.series);
+        let (mut index, mut found) = self.find(key);
         if let Ok(at) = found {
-            self.replace(index, at, entry.value);
-            return;
+            return Some(self.replace(index, at, point.value));
         }
-        if self.blocks[index].entries.len() >= BLOCK_POINTS_MAX {
+        if self.blocks[index].len() >= BLOCK_POINTS_MAX {
             self.split(index);
-            (index, found) = self.find(entry.key());
+            (index, found) = self.find(key);
         }
         let (Ok(at) | Err(at)) = found;
         self.len += 1;
         let block = &mut self.blocks[index];
-        block.entries.insert(at, entry);
-        block.total.push(entry.value);
-        let newer_points = block.entries.len() - 1 - at;
+        self.room += block.grow();
+        block.insert(at, point);
+        block.total.push(point.value);
+        let newer_points = block.len() - 1 - at;
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
             // The tail that begins with this point is new; the longer ones have it too.
             let mut tail = self.open[..newer_points].last().copied().unwrap_or_default();
-            tail.push(entry.value);
+            tail.push(point.value);
             self.open.insert(newer_points, tail);
             for longer in &mut self.open[newer_points + 1..] {
-                longer.push(entry.value);
+                longer.push(point.value);
             }
         } else if index < opened + self.tails.len() {
             let newer_blocks = opened + self.tails.len() - 1 - index;
             for tail in &mut self.tails[newer_blocks..] {
-                tail.push(entry.value);
+                tail.push(point.value);
             }
         } else {
-            self.behind.push(entry.value);
+            self.behind.push(point.value);
         }
+        None
     }
 
     /// The block that a key belongs to, which is never past the end, and the place of it there: found or to be put.
-    fn find(&self, key: (i64, SeriesId)) -> (usize, Result<usize, usize>) {
+    fn find(&self, key: Key) -> (usize, Result<usize, usize>) {
         let index = self.blocks.partition_point(|block| block.first() <= key).saturating_sub(1);
-        let block = &self.blocks[index];
-        let place = block.live().binary_search_by_key(&key, Entry::key);
-        (index, place.map(|at| at + block.gone).map_err(|at| at + block.gone))
+        (index, self.blocks[index].find(key))
     }
 
-    fn replace(&mut self, index: usize, at: usize, value: f64) {
+    fn replace(&mut self, index: usize, at: usize, value: f64) -> f64 {
         let block = &mut self.blocks[index];
-        if block.entries[at].value.to_bits() == value.to_bits() {
-            return;
+        let before = std::mem::replace(&mut block.values[at], value);
+        if before.to_bits() == value.to_bits() {
+            return before;
         }
-        block.entries[at].value = value;
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
-            let newer_points = block.entries.len() - 1 - at;
+            let newer_points = block.len() - 1 - at;
             self.open_from(newer_points);
-            return;
+            return before;
         }
-        block.total = Aggregate::of(block.entries.iter().map(|entry| entry.value));
+        block.total = T::of(&block.values);
         if index < opened + self.tails.len() {
             self.tails_from(opened + self.tails.len() - 1 - index);
         } else {
             self.behind = self.merged(opened + self.tails.len()..self.blocks.len());
         }
+        before
     }
 
     /// Makes two blocks of one that is full. All blocks are behind afterwards.
     fn split(&mut self, index: usize) {
         if !self.open.is_empty() {
             let first = &mut self.blocks[0];
-            first.entries.drain(..first.gone);
-            first.gone = 0;
+            first.close();
             first.total = self.open[self.open.len() - 1];
             self.open.clear();
         }
@@ -232,11 +362,11 @@ impl Points {
         self.behind = self.merged(0..self.blocks.len());
         // What left may have made room; two halves of it are right nevertheless, as long as none is empty.
         let block = &mut self.blocks[index];
-        if block.entries.len() >= 2 {
-            let newer = block.entries.split_off(block.entries.len() / 2);
-            let older = std::mem::take(&mut block.entries);
-            *block = Block::of(older);
-            self.blocks.insert(index + 1, Block::of(newer));
+        if block.len() >= 2 {
+            self.room -= block.values.capacity();
+            let newer = block.split_off(block.len() / 2);
+            self.room += block.values.capacity() + newer.values.capacity();
+            self.blocks.insert(index + 1, newer);
         }
     }
 
@@ -250,11 +380,12 @@ impl Points {
             self.open.clear();
         }
         if let Some(block) = self.blocks.pop_front() {
-            self.len -= block.live().len();
+            self.len -= block.live_values().len();
+            self.room -= block.values.capacity();
         }
     }
 
-    /// Lets so many points of the first block go, which are not more than it has.
+    /// Lets so many points of the first block go, which are fewer than it has.
     fn drop_first_points(&mut self, count: usize) {
         if self.open.is_empty() {
             if self.tails.is_empty() {
@@ -266,16 +397,13 @@ impl Points {
         self.open.truncate(self.open.len() - count);
         self.len -= count;
         self.blocks[0].gone += count;
-        if self.open.is_empty() {
-            self.blocks.pop_front();
-        }
     }
 
     /// All blocks are behind: makes them the ones in front.
     fn bring_to_front(&mut self) {
-        self.tails.resize(self.blocks.len(), Aggregate::EMPTY);
+        self.tails.resize(self.blocks.len(), T::default());
         self.tails_from(0);
-        self.behind = Aggregate::EMPTY;
+        self.behind = T::default();
     }
 
     /// Computes the tails of blocks again, but for the `keep` shortest.
@@ -292,15 +420,15 @@ impl Points {
     fn open_from(&mut self, keep: usize) {
         self.open.truncate(keep);
         let mut tail = self.open.last().copied().unwrap_or_default();
-        let live = self.blocks[0].live();
-        for entry in live[..live.len() - keep].iter().rev() {
-            tail.push(entry.value);
+        let live = self.blocks[0].live_values();
+        for value in live[..live.len() - keep].iter().rev() {
+            tail.push(*value);
             self.open.push(tail);
         }
     }
 
-    fn merged(&self, blocks: std::ops::Range<usize>) -> Aggregate {
-        let mut total = Aggregate::EMPTY;
+    fn merged(&self, blocks: Range<usize>) -> T {
+        let mut total = T::default();
         for block in self.blocks.range(blocks) {
             total.merge(&block.total);
         }
@@ -317,21 +445,31 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use slung_model::Aggregate;
 
     use super::*;
 
     /// What must hold of the parts after every step.
-    fn check(points: &Points, all: &BTreeMap<(i64, u32), f64>) {
+    fn check(points: &Points<Aggregate>, all: &BTreeMap<(i64, u32), f64>) {
         assert_eq!(points.len(), all.len());
-        assert_eq!(points.oldest(), all.keys().next().map(|key| key.0));
-        let flat: Vec<_> = points.blocks.iter().flat_map(|block| block.live()).collect();
-        assert!(flat.iter().map(|entry| (entry.timestamp, entry.series.0)).eq(all.keys().copied()));
-        assert!(points.blocks.iter().all(|block| !block.live().is_empty() && block.entries.len() <= BLOCK_POINTS_MAX));
+        assert_eq!(points.first().map(shown), all.iter().next().map(|(key, value)| (*key, *value)));
+        let mut flat = Vec::new();
+        points.each_block(|timestamps, series, values| {
+            assert!(!values.is_empty());
+            flat.extend((0..values.len()).map(|at| ((timestamps[at], series[at].0), values[at])));
+        });
+        assert!(flat.into_iter().eq(all.iter().map(|(key, value)| (*key, *value))));
+        assert!(points.blocks.iter().all(|block| block.len() <= BLOCK_POINTS_MAX));
+        assert_eq!(points.room, points.blocks.iter().map(|block| block.values.capacity()).sum::<usize>());
         assert!(points.blocks.iter().skip(usize::from(!points.open.is_empty())).all(|block| block.gone == 0));
         if !points.open.is_empty() {
-            assert_eq!(points.open.len(), points.blocks[0].live().len());
+            assert_eq!(points.open.len(), points.blocks[0].live_values().len());
         }
         assert_same(&points.total(), all.values().copied());
+    }
+
+    fn shown(first: First) -> ((i64, u32), f64) {
+        ((first.timestamp, first.series.0), first.value)
     }
 
     fn assert_same(total: &Aggregate, values: impl Iterator<Item = f64> + Clone) {
@@ -350,7 +488,8 @@ mod tests {
         Run(i64, i64, u16),
         Insert(i64, u32, f64),
         Evict(i64),
-        PopOldest,
+        /// All over again, from what is there.
+        Reload,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -358,7 +497,7 @@ mod tests {
             2 => (0..4_000_i64, 1..4_i64, 1..600_u16).prop_map(|(from, apart, count)| Step::Run(from, apart, count)),
             8 => (0..4_000_i64, 0..3_u32, -1e6..1e6).prop_map(|(at, series, value)| Step::Insert(at, series, value)),
             3 => (0..4_000_i64).prop_map(Step::Evict),
-            2 => Just(Step::PopOldest),
+            1 => Just(Step::Reload),
         ]
     }
 
@@ -368,9 +507,9 @@ mod tests {
         #[test]
         fn agrees_with_a_map(steps in prop::collection::vec(step(), 1..60)) {
             let (mut points, mut all) = (Points::default(), BTreeMap::new());
-            let insert = |points: &mut Points, all: &mut BTreeMap<_, _>, timestamp, series, value| {
-                points.insert(&Point { series: SeriesId(series), timestamp, value });
-                all.insert((timestamp, series), value);
+            let insert = |points: &mut Points<Aggregate>, all: &mut BTreeMap<(i64, u32), f64>, timestamp, series, value| {
+                let replaced = points.insert(&Point { series: SeriesId(series), timestamp, value });
+                assert_eq!(replaced, all.insert((timestamp, series), value));
             };
             for step in steps {
                 match step {
@@ -379,16 +518,32 @@ mod tests {
                     },
                     Step::Insert(at, series, value) => insert(&mut points, &mut all, at, series, value),
                     Step::Evict(start) => {
-                        points.evict(start);
-                        all = all.split_off(&(start, 0));
+                        let mut left = Vec::new();
+                        points.evict(start, |value| left.push(value));
+                        let kept = all.split_off(&(start, 0));
+                        prop_assert_eq!(left, std::mem::replace(&mut all, kept).into_values().collect::<Vec<_>>());
                     }
-                    Step::PopOldest => prop_assert_eq!(points.pop_oldest(), all.pop_first().map(|(key, _)| key.0)),
+                    Step::Reload => {
+                        let flat: Vec<Point> = all.iter().map(|(&(timestamp, series), &value)| {
+                            Point { series: SeriesId(series), timestamp, value }
+                        }).collect();
+                        points = Points::of(&flat);
+                    }
                 }
                 check(&points, &all);
                 for start in [i64::MIN, 700, 2_000, 3_900, i64::MAX] {
-                    let (total, oldest) = points.since(start);
-                    prop_assert_eq!(oldest, all.range((start, 0)..).next().map(|(key, _)| key.0));
+                    let (total, first) = points.since(start);
+                    let expected = all.range((start, 0)..).next().map(|(key, value)| (*key, *value));
+                    prop_assert_eq!(first.map(shown), expected);
                     assert_same(&total, all.range((start, 0)..).map(|(_, value)| *value));
+                    let mut between = Vec::new();
+                    points.between(1_500, start, |value| between.push(value));
+                    let expected: Vec<f64> = if start > 1_500 {
+                        all.range((1_500, 0)..(start, 0)).map(|(_, value)| *value).collect()
+                    } else {
+                        Vec::new()
+                    };
+                    prop_assert_eq!(between, expected);
                 }
             }
         }
@@ -397,16 +552,33 @@ mod tests {
     /// A window that takes one value from its running sum for each that it adds is off in the fourth digit here.
     #[test]
     fn sums_do_not_drift() {
-        let mut points = Points::default();
+        let mut points = Points::<Aggregate>::default();
         let width = 1_000;
         let value = |i: i64| if i % 1_500 == 0 { 1e16 } else { (i % 1_000) as f64 / 7.0 };
         for i in 0..1_000_000 {
             points.insert(&Point { series: SeriesId(0), timestamp: i, value: value(i) });
-            points.evict(i - width + 1);
+            points.evict(i - width + 1, |_| {});
         }
         let last = 1_000_000 - width..1_000_000;
         let scale: f64 = last.clone().map(|i| value(i).abs()).sum();
         let exact = Aggregate::of(last.map(value)).sum();
         assert!((points.total().sum() - exact).abs() <= 1e-12 * scale);
+    }
+
+    /// What is counted is what is there, and at most 24 bytes a point, in whichever order points come.
+    #[test]
+    fn a_point_takes_at_most_24_bytes() {
+        let count = 200_000;
+        for shuffled in [0, 60, 100_000] {
+            let mut points = Points::<Aggregate>::default();
+            let mut state = 7_u64;
+            for i in 0..count {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let late = if shuffled == 0 { 0 } else { (state >> 33) as i64 % shuffled };
+                points.insert(&Point { series: SeriesId((state >> 60) as u32), timestamp: i - late, value: i as f64 });
+            }
+            let per_point = points.bytes() as f64 / points.len() as f64;
+            assert!(per_point <= 24.0, "{per_point:.2} bytes a point, out of order by up to {shuffled}");
+        }
     }
 }

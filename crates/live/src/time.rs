@@ -4,6 +4,22 @@
 /// far above any such delay, far below a correction of the clock that matters to a window.
 const REORDER_MICROS_MAX: i64 = 1_000_000;
 
+/// When something arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// The time that has passed, as [`Passed`] adds it up, microseconds.
+    pub(crate) passed: i64,
+    /// The clock, microseconds since the Unix epoch.
+    pub(crate) now: i64,
+}
+
+impl Arrival {
+    /// How much time will have passed when the clock gets there.
+    pub(crate) fn when(self, timestamp: i64) -> i64 {
+        self.passed.saturating_add(timestamp.saturating_sub(self.now).max(0))
+    }
+}
+
 /// Adds up how much time has passed. A clock that is set back counts as standing still for that moment, and goes on from
 /// there: a window whose source is silent would otherwise wait for the clock to be where it was.
 #[derive(Debug, Default)]
@@ -14,8 +30,12 @@ pub(crate) struct Passed {
 }
 
 impl Passed {
-    /// The time that has passed since the first call, microseconds, with the clock at `now`.
-    pub(crate) fn at(&mut self, now: i64) -> i64 {
+    /// The arrival of something with the clock at `now`: time counts from the first call.
+    pub(crate) fn arrival(&mut self, now: i64) -> Arrival {
+        Arrival { passed: self.at(now), now }
+    }
+
+    fn at(&mut self, now: i64) -> i64 {
         let before = *self.now.get_or_insert(now);
         let step = now.saturating_sub(before);
         if step >= 0 {

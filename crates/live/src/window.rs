@@ -1,72 +1,99 @@
 //! What one event, or the passing of time, does to one live query.
 
-use slung_model::{Aggregate, Op, Point, SeriesId, TimeRange};
+use slung_model::{Op, Point, SeriesId, Spread, TimeRange};
 
-use crate::points::Points;
-
-/// At most one update a second that nothing but time has caused.
-const TIME_UPDATE_MICROS_MIN: i64 = 1_000_000;
-
-/// How many points the windows may keep, and do.
-#[derive(Debug)]
-pub(crate) struct Room {
-    /// In one window.
-    pub(crate) window_points_max: usize,
-    /// In all of them.
-    pub(crate) points_max: usize,
-    /// In all of them, now.
-    pub(crate) points: usize,
-    /// Points that were let go because there was no room, so far.
-    pub(crate) points_cut: u64,
-}
-
-impl Room {
-    fn is_exceeded_by(&self, window_points: usize) -> bool {
-        window_points > self.window_points_max || self.points > self.points_max
-    }
-}
+use crate::contents::Contents;
+use crate::end::End;
+use crate::sliding::Sliding;
+use crate::time::Arrival;
+use crate::total::{First, Seen, Sum};
 
 /// What came of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// A raw query delivers it.
     Raw,
-    /// The aggregate is now this one.
-    Aggregate(Aggregate),
+    /// What is to be seen has changed, or may have.
+    Changed,
     /// It is older than the sliding window.
     Late,
+    /// It is so far ahead of the clock that it waits for its time.
+    Ahead,
     /// It is outside of the absolute range.
     Outside,
 }
 
 /// What a live query keeps.
+#[derive(Debug)]
 pub(crate) enum Window {
     /// Raw values within a range.
     Pass(TimeRange),
     /// Raw values not older than the newest event time less the width.
-    PassRecent {
-        /// Microseconds.
-        width: i64,
-        /// `None` before the first event.
-        newest: Option<i64>,
-    },
-    /// Counts writes: no range, or an absolute window that was too big to keep its points.
-    Tally {
-        /// What falls into it.
-        range: TimeRange,
-        /// Of all that did.
-        total: Aggregate,
-        /// Whether it kept its points before.
-        gave_up: bool,
-    },
+    PassRecent(End),
+    /// Counts writes.
+    Count(Box<Count>),
     /// An absolute range, points kept.
-    Keep {
-        /// What falls into it.
-        range: TimeRange,
-        /// Those that did.
-        points: Points,
-    },
-    /// A sliding window, points kept.
-    Slide(Sliding),
+    Keep(Box<Keep>),
+    /// A sliding window.
+    Slide(Box<Sliding>),
+}
+
+/// What writes have added up to: no range, or an absolute window that was too big to keep its points.
+#[derive(Debug)]
+pub(crate) struct Count {
+    op: Op,
+    /// What falls into it.
+    range: TimeRange,
+    sum: Sum,
+    first: Option<First>,
+    /// The newest point; of one time, the one that was written last.
+    last: Option<Point>,
+    /// Whether it kept its points before, or would have if there were room.
+    gave_up: bool,
+}
+
+/// An absolute window that keeps its points.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    op: Op,
+    /// What falls into it.
+    range: TimeRange,
+    contents: Contents,
+    /// As above.
+    last: Option<Point>,
+}
+
+impl Count {
+    fn new(op: Op, range: TimeRange, gave_up: bool) -> Self {
+        Self { op, range, sum: Sum::new(op), first: None, last: None, gave_up }
+    }
+
+    /// Takes what the store knows of many writes. Where an operator needs more, each is taken.
+    pub(crate) fn merge(&mut self, spread: &Spread) {
+        self.sum.merge_spread(spread);
+    }
+
+    pub(crate) fn take(&mut self, point: &Point) {
+        self.sum.push(point.value);
+        let first = First { timestamp: point.timestamp, series: point.series, value: point.value };
+        if self.first.is_none_or(|before| first.precedes(&before)) {
+            self.first = Some(first);
+        }
+        note_last(&mut self.last, point);
+    }
+}
+
+impl Keep {
+    pub(crate) fn contents_mut(&mut self) -> &mut Contents {
+        &mut self.contents
+    }
+}
+
+/// A later point takes the place of the last one, and so does one of the same time that is written later.
+pub(crate) fn note_last(last: &mut Option<Point>, point: &Point) {
+    if last.is_none_or(|last| point.timestamp >= last.timestamp) {
+        *last = Some(*point);
+    }
 }
 
 impl Window {
@@ -76,16 +103,18 @@ impl Window {
         match (op, window) {
             (Op::Raw, Meant::Running) => Self::Pass(TimeRange::ALL),
             (Op::Raw, Meant::Absolute(range)) => Self::Pass(range),
-            (Op::Raw, Meant::Sliding { width_micros }) => Self::PassRecent { width: width_micros, newest: None },
-            (_, Meant::Running) => Self::Tally { range: TimeRange::ALL, total: Aggregate::EMPTY, gave_up: false },
-            (_, Meant::Absolute(range)) => Self::Keep { range, points: Points::default() },
-            (_, Meant::Sliding { width_micros }) => Self::Slide(Sliding::new(width_micros)),
+            (Op::Raw, Meant::Sliding { width_micros }) => Self::PassRecent(End::new(width_micros)),
+            (_, Meant::Running) => Self::Count(Box::new(Count::new(op, TimeRange::ALL, false))),
+            (_, Meant::Absolute(range)) => {
+                Self::Keep(Box::new(Keep { op, range, contents: Contents::new(op), last: None }))
+            }
+            (_, Meant::Sliding { width_micros }) => Self::Slide(Box::new(Sliding::new(op, width_micros))),
         }
     }
 
     /// Whether it starts from what is stored.
     pub(crate) fn wants_history(&self) -> bool {
-        !matches!(self, Self::Pass(_) | Self::Tally { .. })
+        !matches!(self, Self::Pass(_) | Self::Count(_))
     }
 
     /// Whether one of the same query that were made now, from what is stored, would be the same. What it keeps of points is
@@ -93,191 +122,168 @@ impl Window {
     /// is its own.
     pub(crate) fn can_be_joined(&self) -> bool {
         match self {
-            Self::Pass(_) | Self::PassRecent { .. } | Self::Keep { .. } => true,
-            Self::Tally { total, gave_up, .. } => !gave_up && total.count() == 0,
-            Self::Slide(sliding) => !sliding.is_shortened(),
+            Self::Pass(_) | Self::PassRecent(_) | Self::Keep(_) | Self::Slide(_) => true,
+            Self::Count(count) => !count.gave_up && count.sum.count() == 0,
         }
     }
 
-    /// Takes a stored point at registration. Answers whether there was room for it.
-    pub(crate) fn take_stored(&mut self, point: &Point, room: &mut Room) -> bool {
-        match self {
-            Self::Slide(sliding) => {
-                let before = sliding.points.len();
-                sliding.put(point);
-                room.points = room.points + sliding.points.len() - before;
-                !room.is_exceeded_by(sliding.points.len())
-            }
-            Self::Pass(_) | Self::PassRecent { .. } | Self::Tally { .. } | Self::Keep { .. } => {
-                self.take(point, 0, room);
-                true
-            }
-        }
-    }
-
-    /// Takes an event that arrives when so much time has passed.
-    pub(crate) fn take(&mut self, point: &Point, passed: i64, room: &mut Room) -> Taken {
+    /// Takes an event that arrives.
+    #[inline]
+    pub(crate) fn take(&mut self, point: &Point, arrival: Arrival) -> Taken {
         match self {
             Self::Pass(range) if range.contains(point.timestamp) => Taken::Raw,
             Self::Pass(_) => Taken::Outside,
-            Self::PassRecent { width, newest } => {
-                if newest.is_some_and(|newest| point.timestamp < newest.saturating_sub(*width)) {
-                    return Taken::Late;
+            Self::PassRecent(end) => {
+                if !end.waits(point, arrival) {
+                    end.compare(point, arrival);
+                    end.take(point);
                 }
-                *newest = (*newest).max(Some(point.timestamp));
-                Taken::Raw
+                if end.start().is_some_and(|start| point.timestamp < start) { Taken::Late } else { Taken::Raw }
             }
-            Self::Tally { range, total, .. } => {
-                if !range.contains(point.timestamp) {
+            Self::Count(count) => {
+                if !count.range.contains(point.timestamp) {
                     return Taken::Outside;
                 }
-                total.push(point.value);
-                Taken::Aggregate(*total)
+                count.take(point);
+                Taken::Changed
             }
-            Self::Keep { range, points } => {
-                if !range.contains(point.timestamp) {
+            Self::Keep(keep) => {
+                if !keep.range.contains(point.timestamp) {
                     return Taken::Outside;
                 }
-                let before = points.len();
-                points.insert(point);
-                room.points = room.points + points.len() - before;
-                let total = points.total();
-                if room.is_exceeded_by(points.len()) {
-                    room.points -= points.len();
-                    *self = Self::Tally { range: *range, total, gave_up: true };
-                }
-                Taken::Aggregate(total)
+                keep.contents.insert(point);
+                note_last(&mut keep.last, point);
+                Taken::Changed
             }
-            Self::Slide(sliding) => sliding.take(point, passed, room),
+            Self::Slide(sliding) => sliding.take(point, arrival),
         }
     }
 
-    /// How many points it keeps.
+    /// What is to be seen after an event. Of a raw query nothing is.
+    #[inline]
+    pub(crate) fn seen(&mut self) -> Option<Seen> {
+        match self {
+            Self::Pass(_) | Self::PassRecent(_) => None,
+            Self::Count(count) => {
+                let last = count.last.map(|last| last.value);
+                Some(count.sum.seen(count.op, count.first.map(|first| first.value), last))
+            }
+            Self::Keep(keep) => Some(keep.contents.seen(keep.op, keep.last.map(|last| last.value))),
+            Self::Slide(sliding) => Some(sliding.seen()),
+        }
+    }
+
+    /// The newest of the points that are there.
+    pub(crate) fn set_last(&mut self, last: Option<Point>) {
+        match self {
+            Self::Pass(_) | Self::PassRecent(_) => {}
+            Self::Count(count) => count.last = last,
+            Self::Keep(keep) => keep.last = last,
+            Self::Slide(sliding) => sliding.set_last(last),
+        }
+    }
+
+    /// The time of the newest event that it has seen, and its series; what the updates are told of that no event has caused.
+    pub(crate) fn newest(&self) -> Option<(i64, SeriesId)> {
+        let last = match self {
+            Self::Pass(_) | Self::PassRecent(_) => None,
+            Self::Count(count) => count.last,
+            Self::Keep(keep) => keep.last,
+            Self::Slide(sliding) => return sliding.end().newest(),
+        };
+        last.map(|last| (last.timestamp, last.series))
+    }
+
+    /// Whether what is stored in that range is in it, or was when it began.
+    pub(crate) fn holds(&self, range: TimeRange) -> bool {
+        let meets = |own: TimeRange| own.start <= range.end && range.start <= own.end;
+        match self {
+            Self::Pass(_) | Self::PassRecent(_) => false,
+            // What arrived since registration did arrive.
+            Self::Count(count) => count.gave_up && meets(count.range),
+            Self::Keep(keep) => meets(keep.range),
+            Self::Slide(sliding) => sliding.holds_since().is_some_and(|start| start <= range.end),
+        }
+    }
+
+    /// How many points, or writes, its readers know of.
+    pub(crate) fn shown(&mut self) -> u64 {
+        match self {
+            Self::Slide(sliding) => sliding.shown(),
+            window => window.seen().map_or(0, |seen| seen.count),
+        }
+    }
+
+    /// Points that it keeps.
     pub(crate) fn points(&self) -> usize {
         match self {
-            Self::Pass(_) | Self::PassRecent { .. } | Self::Tally { .. } => 0,
-            Self::Keep { points, .. } => points.len(),
-            Self::Slide(sliding) => sliding.points.len(),
+            Self::Pass(_) | Self::PassRecent(_) | Self::Count(_) => 0,
+            Self::Keep(keep) => keep.contents.points(),
+            Self::Slide(sliding) => sliding.points(),
         }
+    }
+
+    /// Heap memory of what it keeps, beyond what any window takes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Pass(_) | Self::PassRecent(_) => 0,
+            Self::Count(count) => count.sum.bytes(),
+            Self::Keep(keep) => keep.contents.bytes(),
+            Self::Slide(sliding) => sliding.bytes(),
+        }
+    }
+
+    /// How long its panes are, microseconds; `None` where it has none.
+    pub(crate) fn pane_micros(&self) -> Option<i64> {
+        match self {
+            Self::Slide(sliding) => match sliding.contents() {
+                Contents::Panes(panes) => Some(panes.micros()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it kept its points and could not go on.
+    pub(crate) fn counts_writes(&self) -> bool {
+        matches!(self, Self::Count(count) if count.gave_up)
+    }
+
+    /// Gives its points up: a sliding window for panes, an absolute one for what they add up to. Answers whether it had any.
+    pub(crate) fn give_up_points(&mut self) -> bool {
+        match self {
+            Self::Slide(sliding) => {
+                let has_points = !matches!(sliding.contents(), Contents::Panes(_));
+                if has_points {
+                    sliding.go_over_to_panes();
+                }
+                has_points
+            }
+            Self::Keep(keep) => {
+                let sum = keep.contents.sum(keep.op);
+                let (first, last) = (keep.contents.first(), keep.last);
+                *self =
+                    Self::Count(Box::new(Count { op: keep.op, range: keep.range, sum, first, last, gave_up: true }));
+                true
+            }
+            Self::Pass(_) | Self::PassRecent(_) | Self::Count(_) => false,
+        }
+    }
+
+    /// Takes less memory at the cost of precision. Answers whether it could.
+    pub(crate) fn shrink(&mut self) -> bool {
+        if let Self::Slide(sliding) = self
+            && let Contents::Panes(panes) = sliding.contents_mut()
+        {
+            return panes.coarsen();
+        }
+        self.give_up_points()
     }
 
     /// When time alone changes it next, as time that has passed; never where it is `i64::MAX`.
+    #[inline]
     pub(crate) fn due(&self) -> i64 {
-        if let Self::Slide(sliding) = self { sliding.due } else { i64::MAX }
-    }
-}
-
-/// A sliding window by event time. Its end is the newest event time, moved on by the time that has passed since the last
-/// event was taken; what is older than the newest event time less the width is gone, what is only older than the end less
-/// the width is hidden until an event sets the end back.
-pub(crate) struct Sliding {
-    /// Microseconds.
-    width: i64,
-    /// The newest event time and the series that it came from.
-    newest: Option<(i64, SeriesId)>,
-    /// When the end was at the newest event time, as time that has passed. May be ahead, for stored events of the future.
-    since: i64,
-    /// When time alone leaves the next point behind that is still to be seen, as time that has passed.
-    due: i64,
-    /// When the last update was due that nothing but time has caused.
-    told: Option<i64>,
-    /// The newest timestamp that was let go although it belongs to the window.
-    cut: Option<i64>,
-    points: Points,
-}
-
-impl Sliding {
-    fn new(width: i64) -> Self {
-        Self { width, newest: None, since: 0, due: i64::MAX, told: None, cut: None, points: Points::default() }
-    }
-
-    /// The series of the newest event and its time.
-    pub(crate) fn newest(&self) -> Option<(i64, SeriesId)> {
-        self.newest
-    }
-
-    /// Whether points are missing that belong to the window.
-    pub(crate) fn is_shortened(&self) -> bool {
-        self.cut.is_some_and(|cut| self.newest.is_some_and(|(newest, _)| cut >= newest.saturating_sub(self.width)))
-    }
-
-    /// After the stored points: they count as having arrived at their own timestamps, so that the end is now. With data
-    /// of years ago all points are hidden, until an event sets the end back to that time.
-    pub(crate) fn start(&mut self, passed: i64, now: i64) {
-        let Some((newest, _)) = self.newest else { return };
-        self.since = passed.saturating_sub(now.saturating_sub(newest));
-        let (_, oldest) = self.points.since(self.start_at(passed));
-        self.set_due(oldest);
-    }
-
-    /// Puts a point where it belongs, unless it is older than the window. Answers whether it was put.
-    fn put(&mut self, point: &Point) -> bool {
-        let newest = match self.newest {
-            Some((newest, _)) if point.timestamp < newest => newest,
-            _ => {
-                self.newest = Some((point.timestamp, point.series));
-                point.timestamp
-            }
-        };
-        let start = newest.saturating_sub(self.width);
-        if point.timestamp < start {
-            return false;
-        }
-        self.points.insert(point);
-        self.points.evict(start);
-        true
-    }
-
-    fn take(&mut self, point: &Point, passed: i64, room: &mut Room) -> Taken {
-        let before = self.points.len();
-        if !self.put(point) {
-            return Taken::Late;
-        }
-        room.points = room.points + self.points.len() - before;
-        while room.is_exceeded_by(self.points.len())
-            && let Some(cut) = self.points.pop_oldest()
-        {
-            room.points -= 1;
-            room.points_cut += 1;
-            self.cut = self.cut.max(Some(cut));
-        }
-        self.since = passed;
-        self.set_due(self.points.oldest());
-        Taken::Aggregate(self.points.total())
-    }
-
-    /// What is to be seen after time alone has left points behind; only to be called once that is due.
-    pub(crate) fn leave_behind(&mut self, passed: i64) -> Aggregate {
-        let (total, oldest) = self.points.since(self.start_at(passed));
-        self.set_due(oldest);
-        total
-    }
-
-    /// An update that nothing but time has caused is on its way: none within the second that follows.
-    pub(crate) fn tell(&mut self, passed: i64) {
-        self.told = Some(passed);
-        self.due = self.due.max(self.told_again());
-    }
-
-    /// The oldest time that is to be seen.
-    fn start_at(&self, passed: i64) -> i64 {
-        let newest = self.newest.map_or(i64::MIN, |(newest, _)| newest);
-        let idle = passed.saturating_sub(self.since).max(0);
-        newest.saturating_add(idle).saturating_sub(self.width)
-    }
-
-    /// With that as the oldest point that is to be seen.
-    fn set_due(&mut self, oldest: Option<i64>) {
-        self.due = match (oldest, self.newest) {
-            (Some(oldest), Some((newest, _))) => {
-                let stays = oldest.saturating_add(self.width).saturating_sub(newest);
-                self.since.saturating_add(stays).saturating_add(1).max(self.told_again())
-            }
-            _ => i64::MAX,
-        }
-    }
-
-    fn told_again(&self) -> i64 {
-        self.told.map_or(i64::MIN, |told| told.saturating_add(TIME_UPDATE_MICROS_MIN))
+        if let Self::Slide(sliding) = self { sliding.due() } else { i64::MAX }
     }
 }

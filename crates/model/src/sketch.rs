@@ -84,9 +84,37 @@ impl Sketch {
         self.max = self.max.max(other.max);
     }
 
+    /// Forgets one value that it was given before, exactly: what is counted then is what the others alone would give. Only
+    /// the smallest and the largest stay as they were, as counts don't tell the next ones: see [`Sketch::set_range`].
+    /// A value that it was never given changes nothing, or makes it forget another one of about that size.
+    pub fn remove(&mut self, value: f64) {
+        let forgotten = if value > 0.0 {
+            self.positive.uncount(index(value))
+        } else if value < 0.0 {
+            self.negative.uncount(index(-value))
+        } else {
+            forget_one(&mut self.zeros)
+        };
+        self.count -= u64::from(forgotten);
+    }
+
+    /// Says what the smallest and the largest value are, for who knows that after [`Sketch::remove`].
+    ///
+    /// # Panics
+    /// Where the smallest is above the largest.
+    pub fn set_range(&mut self, min: f64, max: f64) {
+        assert!(min <= max, "the smallest value is not above the largest one");
+        (self.min, self.max) = (min, max);
+    }
+
     /// How many values.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Memory beyond the size of the type.
+    pub fn heap_bytes(&self) -> usize {
+        (self.negative.counts.capacity() + self.positive.counts.capacity()) * size_of::<u64>()
     }
 
     /// The value of the nearest rank ([`Quantile::rank`]), within [`Sketch::RELATIVE_ERROR`] and never outside of what was
@@ -131,6 +159,13 @@ fn middle(index: i32) -> f64 {
     (f64::from(index) * LN_GAMMA + LN_MIDDLE).exp()
 }
 
+/// One less, if there is one.
+fn forget_one(count: &mut u64) -> bool {
+    let is_there = *count > 0;
+    *count -= u64::from(is_there);
+    is_there
+}
+
 /// Counts by index, from the lowest that may be in use to the highest.
 #[derive(Debug, Clone, Default)]
 struct Buckets {
@@ -156,6 +191,12 @@ impl Buckets {
             self.cover(index, index);
             self.counts[(index - self.low) as usize] += 1;
         }
+    }
+
+    /// Answers whether there was one.
+    #[inline]
+    fn uncount(&mut self, index: i32) -> bool {
+        self.counts.get_mut(index.wrapping_sub(self.low) as usize).is_some_and(forget_one)
     }
 
     fn merge(&mut self, other: &Self) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use slung_live::{HandleId, Live, Options, PRODUCERS_MAX, Subscriber};
 use slung_model::{Point, ProducerId, Query};
 
-use crate::support::{SECOND, World, at, key, of};
+use crate::support::{SECOND, World, at, key, keys, of};
 
 /// Far longer than any of this takes: what runs into it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -130,8 +130,8 @@ fn one_wake_for_all_handles_after_the_count_and_without_a_lock() {
     let world = World::new(1);
     let World { mut live, subscriber, .. } = world;
     let query = Query::parse("COUNT:temp:[]").unwrap();
-    let series = [(slung_model::SeriesId(0), key(0))];
-    let handles = [(); 3].map(|()| live.subscribe(&subscriber, &query, series.clone(), [], 0).unwrap());
+    let series = [slung_model::SeriesId(0)];
+    let handles = [(); 3].map(|()| live.subscribe(&subscriber, &query, series, [], 0).unwrap());
     let live = Arc::new(Mutex::new(live));
     let nosy = Arc::new(Nosy {
         wakes: AtomicU64::new(0),
@@ -145,18 +145,18 @@ fn one_wake_for_all_handles_after_the_count_and_without_a_lock() {
     subscriber.wake_on_arrival(&waker);
 
     let mut locked = live.lock().unwrap();
-    let wakes = locked.apply(None, &[at(0, 1.0), at(1, 1.0)], 0);
+    let wakes = locked.apply(None, &[at(0, 1.0), at(1, 1.0)], 0, &keys);
     assert_eq!((subscriber.arrivals(), nosy.wakes.load(Ordering::SeqCst)), (6, 0));
     drop(locked);
     drop(wakes);
     assert_eq!(nosy.wakes.load(Ordering::SeqCst), 1);
     assert!(nosy.seen.load(Ordering::SeqCst), "the update was there and both locks were free");
 
-    drop(live.lock().unwrap().apply(None, &[at(2, 1.0)], 0));
+    drop(live.lock().unwrap().apply(None, &[at(2, 1.0)], 0, &keys));
     assert_eq!(nosy.wakes.load(Ordering::SeqCst), 1, "a waker is used once");
     subscriber.wake_on_arrival(&waker);
     subscriber.wake_on_arrival(Waker::noop());
-    drop(live.lock().unwrap().apply(None, &[at(3, 1.0)], 0));
+    drop(live.lock().unwrap().apply(None, &[at(3, 1.0)], 0, &keys));
     assert_eq!(nosy.wakes.load(Ordering::SeqCst), 1, "the last waker counts");
     assert_eq!(subscriber.arrivals(), 12);
 }
@@ -196,7 +196,7 @@ fn no_wake_up_is_lost() {
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let subscriber = live.subscriber();
-            let series = [(slung_model::SeriesId(0), key(0))];
+            let series = [slung_model::SeriesId(0)];
             let handle = live.subscribe(&subscriber, &query, series, [], 0).unwrap();
             let done = done.clone();
             thread::spawn(move || done.send(read_until(&subscriber, handle, f64::from(EVENTS))).unwrap())
@@ -204,7 +204,7 @@ fn no_wake_up_is_lost() {
         .collect();
     let point: Point = at(0, 1.0);
     for event in 0..EVENTS {
-        drop(live.apply(None, &[point], 0));
+        drop(live.apply(None, &[point], 0, &keys));
         if event % 64 == 0 {
             // Lets readers run dry and fall asleep now and then.
             thread::yield_now();
@@ -226,7 +226,7 @@ fn a_reader_that_never_reads_holds_up_nobody() {
     let stuck_too = world.subscribe("AVG:temp:[]:[1m]");
     let other = world.live.subscriber();
     let query = Query::parse("COUNT:temp:[]").unwrap();
-    let series = [(slung_model::SeriesId(0), key(0))];
+    let series = [slung_model::SeriesId(0)];
     let handle = world.live.subscribe(&other, &query, series, [], 0).unwrap();
     for i in 0..10_000 {
         world.write(&[at(i, 1.0)]);

@@ -2,18 +2,21 @@
 //! and computes each answer anew from it, in the words of the query language's specification.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use slung_live::{HandleId, Live, Options, Subscriber, Update};
-use slung_model::{Op, Point, ProducerId, Query, SeriesId, SeriesKey, TimeRange, Window};
+use slung_live::{HandleId, Live, Loading, Options, Subscriber, Update};
+use slung_model::{Op, Point, ProducerId, Query, SeriesId, SeriesKey, Sketch, Spread, TimeRange, Window};
 
 use crate::support::SECOND;
 
 const SERIES: [(&str, &[&str]); 5] = [("a", &["x"]), ("a", &["y"]), ("b", &["x", "y"]), ("b", &[]), ("c", &["x"])];
-const OPS: [&str; 6] = ["?", "AVG", "MIN", "MAX", "SUM", "COUNT"];
+const OPS: [&str; 12] = ["?", "AVG", "MIN", "MAX", "SUM", "COUNT", "FIRST", "LAST", "STDDEV", "P50", "P99.9", "P1"];
 const SELECTIONS: [&str; 4] = ["a:[]", "a,b:[x]", "b:[NOT x]", "a,b,c:[x OR y]"];
 const RANGES: [&str; 8] = ["", ":[now]", ":[1s]", ":[7s]", ":[40s]", ":[10m]", ":[START,END]", ":[1us]"];
+/// Which loads there may be at a time.
+const LOADS_MAX: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -25,6 +28,14 @@ enum Step {
     Subscribe(usize, usize, usize),
     /// Another handle for a query that has one.
     Again(usize),
+    /// As Subscribe, but other steps come in between.
+    Begin(usize, usize, usize),
+    /// What was begun gets what was recorded, and goes on.
+    CatchUp(usize),
+    /// What was begun is registered, or given up.
+    Finish(usize, bool),
+    /// What is stored of that selection, from then on for so long, tenths of a second, is taken away.
+    Delete(usize, i64, i64),
     Free(usize),
     Pass(i64),
     Take(usize, usize),
@@ -39,6 +50,10 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..SERIES.len(), -20..60_i64, -50..50_i32).prop_map(|(series, by, value)| Step::Follow(series, by, value)),
         3 => (0..OPS.len(), 0..SELECTIONS.len(), 0..RANGES.len()).prop_map(|(op, what, range)| Step::Subscribe(op, what, range)),
         1 => any::<usize>().prop_map(Step::Again),
+        1 => (0..OPS.len(), 0..SELECTIONS.len(), 0..RANGES.len()).prop_map(|(op, what, range)| Step::Begin(op, what, range)),
+        1 => any::<usize>().prop_map(Step::CatchUp),
+        1 => (any::<usize>(), prop::bool::weighted(0.9)).prop_map(|(which, whole)| Step::Finish(which, whole)),
+        1 => (0..SELECTIONS.len(), -50..600_i64, 0..100_i64).prop_map(|(what, from, len)| Step::Delete(what, from, len)),
         2 => any::<usize>().prop_map(Step::Free),
         6 => prop_oneof![
             4 => 0..2 * SECOND,
@@ -63,18 +78,23 @@ struct Expected {
 }
 
 /// One live query as the model sees it.
+#[derive(Clone)]
 struct Watched {
-    handle: HandleId,
+    handle: Option<HandleId>,
     query: Query,
     window: Window,
     /// Everything that it has seen and not refused, in order.
     seen: Vec<Point>,
     /// How many of those were stored before.
     stored: usize,
+    /// What is too far ahead of the clock.
+    ahead: BTreeMap<(i64, SeriesId), f64>,
     /// The newest event; of several of that time, the one that came last.
     newest: Option<Point>,
     /// When the end was there, as time that has passed.
     since: i64,
+    /// Until when nothing is believed that is ahead.
+    doubt: i64,
     /// How many points were to be seen when it was last looked at.
     visible: usize,
     told: Option<i64>,
@@ -84,92 +104,242 @@ struct Watched {
     dropped: u64,
 }
 
+/// How far ahead of the clock an event may be and still move a window.
+fn slack(width_micros: i64) -> i64 {
+    (width_micros / 2).max(SECOND / 10)
+}
+
 impl Watched {
+    /// One that starts from those of the stored points that belong to it, each once, those of a timestamp in the order of
+    /// writing.
+    fn new(query: Query, stored: &[Point], now: i64, passed: i64) -> Self {
+        let window = query.window().unwrap();
+        let mut seen = stored.to_vec();
+        let mut ahead = BTreeMap::new();
+        let mut newest = None;
+        match window {
+            Window::Running => seen.clear(),
+            Window::Absolute(range) => {
+                seen.retain(|point| range.contains(point.timestamp));
+                newest = seen.iter().copied().max_by_key(|point| point.timestamp);
+            }
+            Window::Sliding { width_micros } => {
+                let until = now + slack(width_micros);
+                let later = seen.extract_if(.., |point| point.timestamp > until);
+                ahead.extend(later.map(|point| ((point.timestamp, point.series), point.value)));
+                newest = seen.iter().copied().max_by_key(|point| point.timestamp);
+                seen.retain(|point| newest.is_some_and(|newest| point.timestamp >= newest.timestamp - width_micros));
+            }
+        }
+        let mut watched = Self {
+            handle: None,
+            query,
+            window,
+            stored: seen.len(),
+            seen,
+            ahead,
+            newest,
+            // Arrived at its own timestamp, that is so long before now.
+            since: newest.map_or(0, |newest| passed - (now - newest.timestamp)),
+            doubt: i64::MIN,
+            visible: 0,
+            told: None,
+            waiting: VecDeque::new(),
+            late: 0,
+            merged: 0,
+            dropped: 0,
+        };
+        watched.visible = watched.points(passed).len();
+        watched
+    }
+
     /// The end of a sliding window: the newest event time, and what has passed since something last came in.
     fn end(&self, passed: i64) -> i64 {
         self.newest.unwrap().timestamp + (passed - self.since).max(0)
     }
 
-    /// A handle for a query that has one shares its window: its end, and what was told of it. The points are the same anyhow.
-    fn join(&mut self, other: &Self) {
-        assert_eq!(self.newest.map(|point| point.timestamp), other.newest.map(|point| point.timestamp));
-        (self.newest, self.since) = (other.newest, other.since);
-        (self.told, self.visible) = (other.told, other.visible);
-    }
-
-    /// The values from which the answer is made.
-    fn values(&self, passed: i64) -> Vec<f64> {
+    /// The points from which the answer is made, by their keys; each with its place in the order of writing.
+    fn points(&self, passed: i64) -> BTreeMap<(i64, SeriesId), (f64, usize)> {
         let range = match self.window {
-            Window::Running => return self.seen[self.stored..].iter().map(|point| point.value).collect(),
+            Window::Running => TimeRange::ALL,
             Window::Absolute(range) => range,
-            Window::Sliding { .. } if self.seen.is_empty() => return Vec::new(),
+            Window::Sliding { .. } if self.newest.is_none() => return BTreeMap::new(),
             Window::Sliding { width_micros } => TimeRange { start: self.end(passed) - width_micros, end: i64::MAX },
         };
         let mut kept = BTreeMap::new();
-        for point in &self.seen {
+        for (place, point) in self.seen.iter().enumerate() {
             if range.contains(point.timestamp) {
-                kept.insert((point.timestamp, point.series), point.value);
+                kept.insert((point.timestamp, point.series), (point.value, place));
             }
         }
-        kept.into_values().collect()
+        kept
     }
 
-    fn answer(&self, values: &[f64], timestamp: i64, series: usize, producers: BTreeSet<u64>) -> Option<Expected> {
+    /// The values of which a running aggregate consists, which counts writes.
+    fn writes(&self) -> Vec<f64> {
+        self.seen[self.stored..].iter().map(|point| point.value).collect()
+    }
+
+    fn answer(&self, passed: i64, timestamp: i64, series: usize, producers: BTreeSet<u64>) -> Option<Expected> {
+        let points = self.points(passed);
+        let values: Vec<f64> = match self.window {
+            Window::Running => self.writes(),
+            _ => points.values().map(|(value, _)| *value).collect(),
+        };
         let (sum, count) = (values.iter().sum::<f64>(), values.len() as f64);
         let scale: f64 = values.iter().map(|value| value.abs()).sum();
-        let value = match self.query.op() {
+        let op = self.query.op();
+        let value = match op {
             Op::Count => count,
             Op::Sum => sum,
             _ if values.is_empty() => return None,
             Op::Avg => sum / count,
             Op::Min => values.iter().copied().fold(f64::INFINITY, f64::min),
             Op::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            Op::First => points.first_key_value()?.1.0,
+            Op::Last => {
+                let newest = points.last_key_value()?.0.0;
+                points.range((newest, SeriesId(0))..).max_by_key(|(_, (_, place))| *place)?.1.0
+            }
+            Op::StdDev => Spread::of(&values).std_dev()?,
+            Op::Quantile(quantile) => {
+                let mut sketch = Sketch::default();
+                values.iter().for_each(|value| sketch.push(*value));
+                sketch.quantile(quantile)?
+            }
             op => unreachable!("{op:?} has no aggregate"),
         };
-        let tolerance = if matches!(self.query.op(), Op::Sum | Op::Avg) { 1e-12 * scale } else { 0.0 };
-        let count = (!matches!(self.query.op(), Op::Min | Op::Max)).then_some(values.len() as u64);
+        // Everything else is exact to the last bit.
+        let tolerance = match op {
+            Op::Sum | Op::Avg => 1e-12 * scale,
+            // The root of a difference that is 0 but for rounding.
+            Op::StdDev => 1e-6,
+            _ => 0.0,
+        };
+        let count = matches!(op, Op::Avg | Op::Sum | Op::Count).then_some(values.len() as u64);
         Some(Expected { timestamp, value, tolerance, series, producers, count })
     }
 
-    fn take(&mut self, point: Point, producers: BTreeSet<u64>, passed: i64, queue_updates_max: usize) {
+    /// Puts a point into a sliding window, if it is not too old.
+    fn put(&mut self, point: Point, width_micros: i64) -> bool {
+        if self.newest.is_some_and(|newest| point.timestamp < newest.timestamp - width_micros) {
+            return false;
+        }
+        self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
+        self.seen.push(point);
+        true
+    }
+
+    /// Those whose time has come enter.
+    fn catch_up(&mut self, at: &Now, width_micros: i64) -> bool {
+        let Now { now, passed, end, .. } = *at;
+        let mut any = false;
+        while let Some(entry) = self.ahead.first_entry()
+            && entry.key().0 <= now.max(end)
+        {
+            let ((timestamp, series), value) = entry.remove_entry();
+            if self.put(Point { series, timestamp, value }, width_micros) {
+                self.since = passed - (now - timestamp);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether an event is too far ahead of the clock: unless all of the stream is there.
+    fn waits(&self, point: &Point, at: &Now, width_micros: i64) -> bool {
+        let slack = slack(width_micros);
+        let follows = if at.passed < self.doubt { 0 } else { slack };
+        let moves = self.newest.is_none_or(|newest| point.timestamp > newest.timestamp + follows);
+        point.timestamp > at.now + slack && moves
+    }
+
+    fn take(&mut self, point: Point, producers: BTreeSet<u64>, model: &Now) {
+        let Now { now, passed, .. } = *model;
+        let series = point.series.index();
+        let raw = self.query.op() == Op::Raw;
         match self.window {
             Window::Absolute(range) if !range.contains(point.timestamp) => return,
-            Window::Sliding { width_micros }
-                if self.newest.is_some_and(|newest| point.timestamp < newest.timestamp - width_micros) =>
-            {
-                self.late += 1;
-                return;
+            Window::Sliding { width_micros } if self.waits(&point, model, width_micros) => {
+                if !raw {
+                    self.ahead.insert((point.timestamp, point.series), point.value);
+                    return;
+                }
             }
-            _ => self.seen.push(point),
+            Window::Sliding { width_micros } => {
+                // A raw query has no points that wait.
+                if !raw {
+                    self.ahead.remove(&(point.timestamp, point.series));
+                    self.catch_up(&model.at(point.timestamp), width_micros);
+                }
+                let until = now + slack(width_micros);
+                if self.newest.is_some_and(|newest| newest.timestamp > until) && point.timestamp <= until {
+                    self.doubt = passed + width_micros;
+                }
+                if !self.put(point, width_micros) {
+                    self.late += 1;
+                    return;
+                }
+                self.since = passed;
+            }
+            Window::Running | Window::Absolute(_) => {
+                self.seen.push(point);
+                self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
+            }
         }
-        self.since = passed;
-        self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
-        let series = point.series.index();
-        let made = if self.query.op() == Op::Raw {
+        let made = if raw {
             let value = point.value;
             Some(Expected { timestamp: point.timestamp, value, tolerance: 0.0, series, producers, count: None })
         } else {
-            let values = self.values(passed);
-            self.visible = values.len();
-            self.answer(&values, point.timestamp, series, producers)
+            self.visible = self.points(passed).len();
+            self.answer(passed, point.timestamp, series, producers)
         };
-        self.queue(made.expect("an event is in its own update"), queue_updates_max);
+        self.queue(made.expect("an event is in its own update"), model.queue_updates_max);
     }
 
-    fn tick(&mut self, passed: i64, queue_updates_max: usize) {
-        if self.query.op() == Op::Raw || self.seen.is_empty() || !matches!(self.window, Window::Sliding { .. }) {
+    fn tick(&mut self, model: &Now) {
+        let Window::Sliding { width_micros } = self.window else { return };
+        let Now { passed, queue_updates_max, .. } = *model;
+        if self.query.op() == Op::Raw || self.told.is_some_and(|told| passed < told + SECOND) {
             return;
         }
-        let values = self.values(passed);
-        if values.len() == self.visible || self.told.is_some_and(|told| passed < told + SECOND) {
+        let came = self.catch_up(model, width_micros);
+        self.changed(came, passed, queue_updates_max, true);
+    }
+
+    /// Tells what is to be seen where that is not what was seen before.
+    fn changed(&mut self, came: bool, passed: i64, queue_updates_max: usize, by_time: bool) {
+        let Some(newest) = self.newest else { return };
+        let visible = self.points(passed).len();
+        let came = match self.window {
+            Window::Sliding { width_micros } => came && newest.timestamp >= self.end(passed) - width_micros,
+            _ => came,
+        };
+        if visible == self.visible && !came {
             return;
         }
-        assert!(values.len() < self.visible, "time alone brings nothing back");
-        self.visible = values.len();
-        let newest = self.newest.unwrap();
-        if let Some(made) = self.answer(&values, newest.timestamp, newest.series.index(), BTreeSet::new()) {
-            self.told = Some(passed);
+        self.visible = visible;
+        if let Some(made) = self.answer(passed, newest.timestamp, newest.series.index(), BTreeSet::new()) {
+            if by_time {
+                self.told = Some(passed);
+            }
             self.queue(made, queue_updates_max);
+        }
+    }
+
+    /// The store has given up those points.
+    fn delete(&mut self, model: &Now, gone: impl Fn(&Point) -> bool) {
+        if self.query.op() == Op::Raw || self.window == Window::Running {
+            return;
+        }
+        self.seen.retain(|point| !gone(point));
+        self.ahead.retain(|&(timestamp, series), &mut value| !gone(&Point { series, timestamp, value }));
+        if let Window::Sliding { width_micros } = self.window {
+            self.catch_up(model, width_micros);
+        }
+        self.changed(false, model.passed, model.queue_updates_max, false);
+        if let Window::Absolute(_) = self.window {
+            self.newest = self.seen.iter().copied().max_by_key(|point| point.timestamp);
         }
     }
 
@@ -190,20 +360,44 @@ impl Watched {
     }
 }
 
+/// The moment, and how long queues are.
+#[derive(Clone, Copy)]
+struct Now {
+    now: i64,
+    passed: i64,
+    /// Where an event takes a window's end.
+    end: i64,
+    queue_updates_max: usize,
+}
+
+impl Now {
+    fn at(self, end: i64) -> Self {
+        Self { end, ..self }
+    }
+}
+
+/// A registration on the way: what was stored when it was begun, and what it will be.
+struct Load {
+    loading: Loading,
+    stored: Vec<Point>,
+    is_read: bool,
+    watched: Watched,
+}
+
 struct Model {
     live: Live,
     subscriber: Arc<Subscriber>,
-    queue_updates_max: usize,
-    now: i64,
-    passed: i64,
+    at: Now,
     keys: Vec<Arc<SeriesKey>>,
     known: BTreeSet<usize>,
-    /// All that was written, in order.
-    written: Vec<Point>,
+    /// All that is stored, each with its place in the order of writing.
+    stored: BTreeMap<(i64, SeriesId), (f64, usize)>,
+    writes: usize,
     /// Around which the event times are.
     events_at: i64,
     newest: i64,
     watched: Vec<Watched>,
+    loads: Vec<Load>,
 }
 
 impl Model {
@@ -214,15 +408,15 @@ impl Model {
         Self {
             live,
             subscriber,
-            queue_updates_max,
-            now,
-            passed: 0,
+            at: Now { now, passed: 0, end: i64::MIN, queue_updates_max },
             keys,
             known: BTreeSet::new(),
-            written: Vec::new(),
+            stored: BTreeMap::new(),
+            writes: 0,
             events_at,
             newest: events_at,
             watched: Vec::new(),
+            loads: Vec::new(),
         }
     }
 
@@ -237,60 +431,129 @@ impl Model {
             self.announce(point.series.index());
         }
         let by = ProducerId::new(producer);
-        drop(self.live.apply(by, points, self.now));
+        let keys = |id: SeriesId| self.keys.get(id.index()).cloned();
+        drop(self.live.apply(by, points, self.at.now, &keys));
         for point in points {
             self.newest = self.newest.max(point.timestamp);
-            self.written.push(*point);
+            self.writes += 1;
+            self.stored.insert((point.timestamp, point.series), (point.value, self.writes));
             let key = &self.keys[point.series.index()];
-            for watched in self.watched.iter_mut().filter(|watched| watched.query.matches(key)) {
+            let loading = self.loads.iter_mut().map(|load| &mut load.watched);
+            for watched in self.watched.iter_mut().chain(loading).filter(|watched| watched.query.matches(key)) {
                 let producers = by.iter().map(|id| id.get()).collect();
-                watched.take(*point, producers, self.passed, self.queue_updates_max);
+                watched.take(*point, producers, &self.at);
             }
         }
     }
 
+    /// What a store has of a query: each timestamp and series once, those of a timestamp in the order of writing.
+    fn stored(&self, query: &Query) -> Vec<Point> {
+        let mut stored: Vec<(usize, Point)> = self
+            .stored
+            .iter()
+            .filter(|((_, series), _)| query.matches(&self.keys[series.index()]))
+            .map(|(&(timestamp, series), &(value, place))| (place, Point { series, timestamp, value }))
+            .collect();
+        stored.sort_by_key(|(place, point)| (point.timestamp, *place));
+        stored.into_iter().map(|(_, point)| point).collect()
+    }
+
+    fn series(&self, query: &Query) -> Vec<SeriesId> {
+        self.known.iter().filter(|id| query.matches(&self.keys[**id])).map(|id| SeriesId(*id as u32)).collect()
+    }
+
+    fn text(&self, op: usize, what: usize, range: usize) -> String {
+        let range = RANGES[range]
+            .replace("START", &(self.events_at + 10 * SECOND).to_string())
+            .replace("END", &(self.events_at + 40 * SECOND).to_string());
+        format!("{}:{}{range}", OPS[op], SELECTIONS[what])
+    }
+
     fn subscribe(&mut self, text: &str) {
         let query = Query::parse(text).unwrap();
-        let window = query.window().unwrap();
-        // What a store would answer: each (timestamp, series) once, in order.
-        let mut stored = BTreeMap::new();
-        for point in self.written.iter().filter(|point| query.matches(&self.keys[point.series.index()])) {
-            stored.insert((point.timestamp, point.series), *point);
-        }
-        let newest = stored.keys().next_back().map_or(0, |key| key.0);
-        match window {
-            Window::Running => stored.clear(),
-            Window::Absolute(range) => stored.retain(|key, _| range.contains(key.0)),
-            Window::Sliding { width_micros } => stored.retain(|key, _| key.0 >= newest - width_micros),
-        }
-        let history: Vec<Point> = stored.into_values().collect();
-        let series = self.known.iter().map(|id| (SeriesId(*id as u32), Arc::clone(&self.keys[*id])));
-        let series = series.filter(|(_, key)| query.matches(key));
-        let handle = self.live.subscribe(&self.subscriber, &query, series, history.clone(), self.now).unwrap();
-        let newest = history.last().copied();
-        let mut watched = Watched {
-            handle,
-            query,
-            window,
-            stored: history.len(),
-            seen: history,
-            newest,
-            // Arrived at its own timestamp, that is so long before now.
-            since: newest.map_or(0, |newest| self.passed - (self.now - newest.timestamp)),
-            visible: 0,
-            told: None,
-            waiting: VecDeque::new(),
-            late: 0,
-            merged: 0,
-            dropped: 0,
-        };
-        watched.visible = watched.values(self.passed).len();
+        let (stored, series) = (self.stored(&query), self.series(&query));
+        let handle = self.live.subscribe(&self.subscriber, &query, series, stored.clone(), self.at.now).unwrap();
+        let watched = Watched::new(query, &stored, self.at.now, self.at.passed);
+        self.registered(watched, handle, true);
+    }
+
+    /// Whoever shares a sliding window shares its end, what waits there, and what was told of it.
+    fn registered(&mut self, mut watched: Watched, handle: HandleId, may_share: bool) {
         if let Some(other) = self.watched.iter().find(|other| other.query == watched.query)
-            && matches!(window, Window::Sliding { .. })
+            && matches!(watched.window, Window::Sliding { .. })
+            && may_share
         {
-            watched.join(other);
+            let other = other.clone();
+            watched = Watched { late: 0, merged: 0, dropped: 0, waiting: VecDeque::new(), ..other };
         }
-        self.watched.push(watched);
+        self.watched.push(Watched { handle: Some(handle), ..watched });
+    }
+
+    fn begin(&mut self, text: &str) {
+        let query = Query::parse(text).unwrap();
+        if self.loads.len() >= LOADS_MAX || self.is_watched(&query) {
+            return;
+        }
+        let stored = self.stored(&query);
+        let loading = self.live.begin(&query, &self.series(&query), self.at.now).unwrap();
+        let watched = Watched::new(query, &stored, self.at.now, self.at.passed);
+        self.loads.push(Load { loading, stored, is_read: false, watched });
+    }
+
+    /// An engine looks for a window to share before it makes one.
+    fn is_watched(&self, query: &Query) -> bool {
+        self.watched.iter().any(|watched| watched.query == *query)
+            || self.loads.iter().any(|load| load.watched.query == *query)
+    }
+
+    fn finish_load(&mut self, which: usize, whole: bool) {
+        let mut load = self.loads.swap_remove(which);
+        if !whole || self.is_watched(&load.watched.query) {
+            return self.live.abandon(load.loading);
+        }
+        load.read();
+        let handle = self.live.finish(load.loading, &self.subscriber, self.at.now).unwrap();
+        if let Window::Sliding { width_micros } = load.watched.window
+            && load.watched.query.op() != Op::Raw
+        {
+            load.watched.catch_up(&self.at, width_micros);
+        }
+        load.watched.visible = load.watched.points(self.at.passed).len();
+        let watched = Watched { late: 0, merged: 0, dropped: 0, waiting: VecDeque::new(), ..load.watched };
+        self.registered(watched, handle, false);
+    }
+
+    fn delete(&mut self, what: usize, range: TimeRange) {
+        let query = Query::parse(&format!("?:{}", SELECTIONS[what])).unwrap();
+        // As an engine does it: what is being read has to be there first.
+        while !self.loads.is_empty() {
+            self.finish_load(0, true);
+        }
+        let keys = self.keys.clone();
+        let gone = |point: &Point| range.contains(point.timestamp) && query.matches(&keys[point.series.index()]);
+        self.stored.retain(|&(timestamp, series), &mut (value, _)| !gone(&Point { series, timestamp, value }));
+        let series = self.series(&query);
+        for place in self.live.holding(&series, range) {
+            let mut loading = self.live.begin_again(place, self.at.now).unwrap();
+            let stored = self.stored(loading.query());
+            read(&mut loading, &stored);
+            let keys = |id: SeriesId| keys.get(id.index()).cloned();
+            drop(self.live.replace(loading, self.at.now, &keys));
+        }
+        let now = self.at;
+        for watched in &mut self.watched {
+            let holds = match watched.window {
+                Window::Running => false,
+                Window::Absolute(own) => own.start <= range.end && range.start <= own.end,
+                Window::Sliding { width_micros } => {
+                    let start = watched.newest.map(|newest| newest.timestamp - width_micros);
+                    start.or(watched.ahead.keys().next().map(|key| key.0)).is_some_and(|start| start <= range.end)
+                }
+            };
+            if holds && series.iter().any(|id| watched.query.matches(&self.keys[id.index()])) {
+                watched.delete(&now, gone);
+            }
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -311,26 +574,37 @@ impl Model {
                 let timestamp = self.newest + tenths * SECOND / 10;
                 self.write(1, &[Point { series: SeriesId(series as u32), timestamp, value: f64::from(value) }]);
             }
-            Step::Subscribe(op, what, range) => {
-                let range = RANGES[range]
-                    .replace("START", &(self.events_at + 10 * SECOND).to_string())
-                    .replace("END", &(self.events_at + 40 * SECOND).to_string());
-                self.subscribe(&format!("{}:{}{range}", OPS[op], SELECTIONS[what]));
-            }
+            Step::Subscribe(op, what, range) => self.subscribe(&self.text(op, what, range)),
             Step::Again(which) if !self.watched.is_empty() => {
                 let text = self.watched[which % self.watched.len()].query.to_string();
                 self.subscribe(&text);
             }
+            Step::Begin(op, what, range) => self.begin(&self.text(op, what, range)),
+            Step::CatchUp(which) if !self.loads.is_empty() => {
+                let which = which % self.loads.len();
+                let load = &mut self.loads[which];
+                load.read();
+                let recorded = self.live.recorded(&load.loading).unwrap();
+                load.loading.replay(&recorded);
+            }
+            Step::Finish(which, whole) if !self.loads.is_empty() => {
+                self.finish_load(which % self.loads.len(), whole);
+            }
+            Step::Delete(what, from, len) => {
+                let start = self.events_at + from * SECOND / 10;
+                self.delete(what, TimeRange { start, end: start + len * SECOND / 10 });
+            }
             Step::Free(which) if !self.watched.is_empty() => {
                 let watched = self.watched.swap_remove(which % self.watched.len());
-                assert!(self.live.unsubscribe(&self.subscriber, watched.handle));
+                assert!(self.live.unsubscribe(&self.subscriber, watched.handle.unwrap()));
             }
             Step::Pass(micros) => {
-                self.now += micros;
-                self.passed += micros.max(0);
-                drop(self.live.tick(self.now));
+                self.at.now += micros;
+                self.at.passed += micros.max(0);
+                let keys = |id: SeriesId| self.keys.get(id.index()).cloned();
+                drop(self.live.tick(self.at.now, &keys));
                 for watched in &mut self.watched {
-                    watched.tick(self.passed, self.queue_updates_max);
+                    watched.tick(&self.at);
                 }
             }
             Step::Take(which, count) if !self.watched.is_empty() => {
@@ -338,15 +612,16 @@ impl Model {
                 self.take(which, count);
             }
             Step::Close(producer) => self.live.producer_closed(ProducerId::new(producer).unwrap()),
-            Step::Again(_) | Step::Free(_) | Step::Take(..) => {}
+            Step::Again(_) | Step::Free(_) | Step::Take(..) | Step::CatchUp(_) | Step::Finish(..) => {}
         }
     }
 
     fn take(&mut self, which: usize, count: usize) {
         let watched = &mut self.watched[which];
+        let handle = watched.handle.unwrap();
         for _ in 0..count {
-            assert_eq!(self.subscriber.has_waiting(watched.handle), !watched.waiting.is_empty());
-            let update = self.subscriber.try_next(watched.handle);
+            assert_eq!(self.subscriber.has_waiting(handle), !watched.waiting.is_empty());
+            let update = self.subscriber.try_next(handle);
             match (update, watched.waiting.pop_front()) {
                 (None, None) => return,
                 (Some(update), Some(expected)) => assert_is(&update, &expected, &self.keys, &watched.query),
@@ -356,18 +631,52 @@ impl Model {
     }
 
     fn finish(mut self) {
+        while !self.loads.is_empty() {
+            self.finish_load(0, true);
+        }
         for which in 0..self.watched.len() {
             self.take(which, usize::MAX);
             let watched = &self.watched[which];
-            let stats = self.subscriber.handle_stats(watched.handle).unwrap();
+            let stats = self.subscriber.handle_stats(watched.handle.unwrap()).unwrap();
             assert_eq!((stats.late, stats.merged, stats.dropped), (watched.late, watched.merged, watched.dropped));
         }
         let late = self.watched.iter().map(|watched| watched.late).sum::<u64>();
         assert!(self.live.stats().late >= late, "those of handles that are gone are in it, too");
         self.live.remove(&self.subscriber);
-        assert_eq!(self.live.stats().windows, 0);
-        assert_eq!((self.live.stats().handles, self.live.stats().points), (0, 0));
+        let stats = self.live.stats();
+        assert_eq!((stats.windows, stats.handles, stats.points, stats.bytes), (0, 0, 0, 0));
     }
+}
+
+impl Load {
+    fn read(&mut self) {
+        if !std::mem::replace(&mut self.is_read, true) {
+            read(&mut self.loading, &self.stored);
+        }
+    }
+}
+
+/// Reads a window as its documentation says, from points of which those of a timestamp are in the order of writing.
+fn read(loading: &mut Loading, stored: &[Point]) {
+    let inside = |range: TimeRange| stored.iter().copied().filter(move |point| range.contains(point.timestamp));
+    let newest = |range| inside(range).max_by_key(|point| point.timestamp);
+    if let Some(end) = loading.newest_until() {
+        loading.begin(newest(TimeRange { start: i64::MIN, end }));
+    }
+    let by_series = |range| {
+        let mut points: Vec<Point> = inside(range).collect();
+        points.sort_by_key(|point| (point.series, point.timestamp));
+        points.into_iter().map(Ok::<_, Infallible>)
+    };
+    if let Some(range) = loading.range() {
+        loading.expect(inside(range).count() as u64);
+        assert_eq!(loading.bucket_micros(), None);
+        let Ok(()) = loading.put(by_series(range));
+    }
+    if let Some(range) = loading.range_ahead() {
+        let Ok(()) = loading.put_ahead(by_series(range));
+    }
+    loading.end(loading.range().and_then(newest));
 }
 
 fn assert_is(update: &Update, expected: &Expected, keys: &[Arc<SeriesKey>], query: &Query) {

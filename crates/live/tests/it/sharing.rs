@@ -5,7 +5,7 @@ use std::sync::Arc;
 use slung_live::{Live, Options};
 use slung_model::{Query, SeriesId};
 
-use crate::support::{SECOND, World, at, key, of};
+use crate::support::{SECOND, World, at, keys, of};
 
 #[test]
 fn one_window_and_one_update_for_all_handles_of_a_query() {
@@ -107,11 +107,10 @@ fn full_queues_of_one_window_merge_apart() {
     let mut live = Live::new(Options { queue_updates_max: 1, ..Options::default() });
     let [slow, quick] = [0, 1].map(|_| live.subscriber());
     let query = Query::parse("SUM:temp:[]").unwrap();
-    let [a, b] =
-        [&slow, &quick].map(|subscriber| live.subscribe(subscriber, &query, [(SeriesId(0), key(0))], [], 0).unwrap());
+    let [a, b] = [&slow, &quick].map(|subscriber| live.subscribe(subscriber, &query, [SeriesId(0)], [], 0).unwrap());
     for value in 1..=3 {
         let producer = slung_model::ProducerId::new(value);
-        drop(live.apply(producer, &[of(0, value as i64, value as f64)], 0));
+        drop(live.apply(producer, &[of(0, value as i64, value as f64)], 0, &keys));
         let update = quick.try_next(b).unwrap();
         assert_eq!(update.producers.iter().map(|id| id.get()).collect::<Vec<_>>(), [value]);
     }

@@ -158,7 +158,7 @@ fn data_of_2013_slides_as_that_of_today() {
     for op in ["AVG", "COUNT", "SUM", "MIN", "MAX"] {
         let [old, new] = [YEARS_AGO, TODAY].map(|start| {
             let mut world = World::new(1);
-            world.now = TODAY;
+            world.now = TODAY + 400 * SECOND;
             let handle = world.subscribe(&format!("{op}:temp:[]:[2m]"));
             for point in stream(start) {
                 world.now += 1000;
@@ -204,7 +204,7 @@ fn recent_stored_points_are_seen_and_left_behind() {
 fn a_stored_point_ahead_of_the_clock_is_the_end_until_time_gets_there() {
     let mut world = World::new(1);
     world.now = TODAY;
-    let handle = world.try_subscribe("COUNT:temp:[]:[1m]", &[at(TODAY, 1.0), at(TODAY + 60 * SECOND, 1.0)]).unwrap();
+    let handle = world.try_subscribe("COUNT:temp:[]:[1m]", &[at(TODAY, 1.0), at(TODAY + 30 * SECOND, 1.0)]).unwrap();
     world.pass(60 * SECOND);
     assert_eq!(world.values(handle), []);
     world.pass(1);
@@ -305,14 +305,10 @@ fn what_can_not_be_live_is_refused() {
         let error = world.try_subscribe(&format!("AVG:temp:[]:{range}"), &[]).unwrap_err();
         assert_eq!(error, Error::NotLive(NotLive::Range));
     }
-    for (op, shown) in
-        [("first", "FIRST"), ("LAST", "LAST"), ("STDDEV", "STDDEV"), ("RATE", "RATE"), ("p99.90", "P99.9")]
-    {
-        for range in ["", ":[5m]", ":[1,2]"] {
-            let error = world.try_subscribe(&format!("{op}:temp:[]{range}"), &[]).unwrap_err();
-            assert!(matches!(error, Error::NotLive(NotLive::Op(_))), "{error}");
-            assert!(error.to_string().starts_with(&format!("{shown} is for historical queries only")), "{error}");
-        }
+    for range in ["", ":[5m]", ":[1,2]"] {
+        let error = world.try_subscribe(&format!("rate:temp:[]{range}"), &[]).unwrap_err();
+        assert!(matches!(error, Error::NotLive(NotLive::Op(_))), "{error}");
+        assert!(error.to_string().starts_with("RATE is for historical queries only"), "{error}");
     }
     let handle = world.subscribe("AVG:temp:[]");
     world.subscribe("AVG:temp:[]");
@@ -322,24 +318,73 @@ fn what_can_not_be_live_is_refused() {
 }
 
 #[test]
-fn a_sliding_window_that_is_too_big_is_refused_or_loses_its_oldest() {
+fn a_sliding_window_that_is_too_big_goes_over_to_panes() {
+    // Panes of 10 ms: a 1,024th of the width, rounded up.
+    let width = 1_024 * 10_000;
+    let mut world = World::with(1, Options { window_points_max: 100, ..Options::default() });
+    let queries = ["COUNT", "SUM", "AVG", "MIN", "MAX", "FIRST", "LAST", "STDDEV", "P50"];
+    let handles = queries.map(|op| world.subscribe(&format!("{op}:temp:[]:[{width}us]")));
+    let point = |i: i64| at(i * 100_000, i as f64);
+    world.write(&(0..100).map(point).collect::<Vec<_>>());
+    assert!(handles.iter().all(|handle| world.live.window_stats(*handle).unwrap().state == WindowState::Exact));
+    handles.map(|handle| world.values(handle));
+    world.write(&[point(100)]);
+    for handle in handles {
+        let stats = world.live.window_stats(handle).unwrap();
+        assert_eq!((stats.points, stats.state), (0, WindowState::Panes { micros: 10_000 }));
+    }
+    let stats = world.live.stats();
+    assert_eq!((stats.windows_in_panes, stats.given_up, stats.points), (queries.len(), queries.len() as u64, 0));
+    let deviation = |n: f64| ((n * n - 1.0) / 12.0).sqrt();
+    let close = |values: [Vec<f64>; 9], expected: [f64; 9]| {
+        for ((op, values), expected) in queries.iter().zip(values).zip(expected) {
+            let tolerance = if *op == "P50" { 0.005 } else { 1e-12 } * expected;
+            assert!((values.last().unwrap() - expected).abs() <= tolerance, "{op}: {values:?} is not {expected}");
+        }
+    };
+    let seen = handles.map(|handle| world.values(handle));
+    close(seen, [101.0, 5_050.0, 50.0, 0.0, 100.0, 0.0, 100.0, deviation(101.0), 50.0]);
+
+    // The window begins at 7.5 s after 0; what it shows begins with the pane of 7.5 s, which is its own here.
+    world.write(&[at(7_500_000 + width, 7.0)]);
+    let seen = handles.map(|handle| world.values(handle));
+    let sum = (75..=100).sum::<i64>() as f64 + 7.0;
+    let values: Vec<f64> = (75..=100).map(f64::from).chain([7.0]).collect();
+    let spread = slung_model::Spread::of(&values).std_dev().unwrap();
+    close(seen, [27.0, sum, sum / 27.0, 7.0, 100.0, 75.0, 7.0, spread, 87.0]);
+    // 10 ms less than a pane after the start of the window: the pane that it cuts stays.
+    world.write(&[at(7_509_999 + width, 7.0)]);
+    assert_eq!(world.values(handles[0]), [28.0]);
+    world.write(&[at(7_510_000 + width, 7.0), at(7_509_999, 1.0), at(8_000_000, 1.0)]);
+    assert_eq!(world.values(handles[0]), [28.0, 29.0], "the pane has left, what is older is late, and a write counts");
+    assert_eq!(world.subscriber.handle_stats(handles[0]).unwrap().late, 1);
+
+    // A further handle shares it; and time alone empties it.
+    let again = world.subscribe(&format!("COUNT:temp:[]:[{width}us]"));
+    assert_eq!(world.live.stats().windows, queries.len());
+    handles.map(|handle| world.values(handle));
+    world.pass(width + 20_000);
+    assert_eq!(
+        (world.values(again), world.values(handles[0]), world.values(handles[2])),
+        (vec![0.0], vec![0.0], vec![])
+    );
+}
+
+#[test]
+fn a_window_that_is_too_big_from_the_start_has_panes_at_once() {
     let mut world = World::with(1, Options { window_points_max: 3, ..Options::default() });
-    let stored: Vec<_> = (0..4).map(|i| at(i * SECOND, 1.0)).collect();
-    let refused = world.try_subscribe("COUNT:temp:[]:[10s]", &stored);
-    assert_eq!(refused, Err(Error::WindowTooBig { window_points_max: 3 }));
-    assert_eq!(world.live.stats(), Default::default());
-
-    let handle = world.try_subscribe("SUM:temp:[]:[10s]", &stored[1..]).unwrap();
-    world.write(&[at(4 * SECOND, 5.0)]);
-    assert_eq!(world.values(handle), [7.0], "the oldest of three went");
-    let stats = world.live.window_stats(handle).unwrap();
-    assert_eq!((stats.points, stats.state), (3, WindowState::Shortened));
-    assert_eq!((world.live.stats().points_cut, world.live.stats().windows_shortened), (1, 1));
-
-    world.write(&[at(13 * SECOND, 1.0)]);
-    assert_eq!(world.values(handle).last(), Some(&7.0));
-    let stats = world.live.window_stats(handle).unwrap();
-    assert_eq!((stats.points, stats.state), (3, WindowState::Exact), "what was cut would have left by now");
+    let stored: Vec<_> = (0..10).map(|i| at(i * SECOND, i as f64)).collect();
+    for (op, value) in
+        [("COUNT", 11.0), ("SUM", 145.0), ("FIRST", 0.0), ("LAST", 100.0), ("P50", 5.0), ("STDDEV", 27.59)]
+    {
+        let handle = world.try_subscribe(&format!("{op}:temp:[]:[20s]"), &stored).unwrap();
+        assert_eq!(world.live.window_stats(handle).unwrap().state, WindowState::Panes { micros: 19_532 });
+        world.write(&[at(10 * SECOND, 100.0)]);
+        let told = world.values(handle)[0];
+        assert!((told - value).abs() <= 0.005 * value, "{op}: {told} is not {value}");
+        assert!(world.live.unsubscribe(&world.subscriber, handle));
+    }
+    assert_eq!(world.live.stats().bytes, 0);
 }
 
 #[test]
@@ -359,19 +404,146 @@ fn an_absolute_window_that_is_too_big_counts_writes() {
 }
 
 #[test]
-fn all_windows_together_have_a_limit() {
-    let mut world = World::with(1, Options { points_max: 5, ..Options::default() });
-    let stored: Vec<_> = (0..3).map(|i| at(i, 1.0)).collect();
-    let first = world.try_subscribe("COUNT:temp:[]:[1s]", &stored).unwrap();
-    assert_eq!(world.try_subscribe("SUM:temp:[]:[1s]", &stored), Err(Error::NoRoom { points_max: 5 }));
-    assert_eq!(world.live.stats().points, 3, "a refused window leaves nothing behind");
-    world.write(&[at(3, 1.0), at(4, 1.0), at(5, 1.0)]);
-    assert_eq!(world.values(first), [4.0, 5.0, 5.0]);
-    assert_eq!(world.try_subscribe("SUM:temp:[]:[1s]", &[]), Err(Error::NoRoom { points_max: 5 }));
-    world.try_subscribe("COUNT:temp:[]:[0,9]", &stored).unwrap();
-    world.live.unsubscribe(&world.subscriber, first);
-    assert_eq!(world.live.stats().points, 0);
-    world.try_subscribe("COUNT:temp:[]:[1s]", &stored).unwrap();
+fn windows_give_up_their_points_the_largest_first_and_then_new_ones_are_refused() {
+    let windows_bytes_max = 1 << 20;
+    let mut world = World::with(2, Options { windows_bytes_max, ..Options::default() });
+    // 20 bytes a point, and a little; spread over the width, so that no pane is empty.
+    let stored = |count: i64, width: i64| (0..count).map(|i| at(i * width * SECOND / count, 1.0)).collect::<Vec<_>>();
+    let big = world.try_subscribe("SUM:temp:[sensor=0]:[1s]", &stored(20_000, 1)).unwrap();
+    let middle = world.try_subscribe("AVG:temp:[sensor=0]:[1s]", &stored(15_000, 1)).unwrap();
+    let absolute = world.try_subscribe("AVG:temp:[sensor=0]:[0,1000000]", &stored(12_000, 1)).unwrap();
+    let state = |world: &World, handle| world.live.window_stats(handle).unwrap().state;
+    assert_eq!(state(&world, big), WindowState::Exact);
+    let small = world.try_subscribe("MAX:temp:[sensor=0]:[1s]", &stored(10_000, 1)).unwrap();
+    assert!(matches!(state(&world, big), WindowState::Panes { .. }), "the largest one makes room");
+    for handle in [middle, absolute, small] {
+        assert_eq!(state(&world, handle), WindowState::Exact);
+    }
+    assert_eq!(world.live.stats().given_up, 1);
+    let mut handles = vec![big, middle, absolute, small];
+    let mut refused = None;
+    for width in 2..100 {
+        match world.try_subscribe(&format!("MIN:temp:[sensor=0]:[{width}s]"), &stored(10_000, width)) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+        assert!(world.live.stats().bytes <= windows_bytes_max);
+    }
+    assert_eq!(refused, Some(Error::NoRoom { windows_bytes_max }));
+    assert_eq!(state(&world, absolute), WindowState::CountsWrites);
+    let stats = world.live.stats();
+    assert!(stats.bytes <= windows_bytes_max && stats.windows == handles.len(), "a refused one leaves nothing behind");
+
+    // Those that are there grow: their panes become longer, and none of them loses anything.
+    let count = 1_000;
+    let points: Vec<_> = (0..count).map(|i| at(SECOND * i / count + 7, 1.0)).collect();
+    world.write(&points);
+    assert!(world.live.stats().bytes <= windows_bytes_max);
+    assert_eq!(world.live.window_stats(big).map(|stats| matches!(stats.state, WindowState::Panes { .. })), Some(true));
+    assert_eq!(world.values(big).last(), Some(&((20_000 + count) as f64)));
+
+    for handle in handles {
+        assert!(world.live.unsubscribe(&world.subscriber, handle));
+    }
+    assert_eq!(world.live.stats().bytes, 0);
+    world.try_subscribe("MIN:temp:[sensor=0]:[99s]", &stored(10_000, 99)).unwrap();
+}
+
+#[test]
+fn memory_stays_bounded_however_many_windows_grow() {
+    let windows_bytes_max = 300_000;
+    let mut world = World::with(1, Options { windows_bytes_max, ..Options::default() });
+    let handles: Vec<_> = (1..=100).map(|width| world.subscribe(&format!("SUM:temp:[]:[{width}d]"))).collect();
+    let count = 5_000;
+    for i in 0..count {
+        world.write(&[at(i * 10 * SECOND, 1.0)]);
+        assert!(world.live.stats().bytes <= windows_bytes_max);
+        if i % 100 == 0 {
+            handles.iter().for_each(|handle| drop(world.updates(*handle)));
+        }
+    }
+    for handle in handles {
+        assert_eq!(world.values(handle).last(), Some(&(count as f64)), "all of it is within a day");
+    }
+}
+
+#[test]
+fn a_clock_that_runs_ahead_deafens_no_window() {
+    let mut world = World::new(2);
+    let queries = ["COUNT", "SUM", "MAX", "LAST"].map(|op| format!("{op}:temp:[]:[5m]"));
+    let handles = [0, 1, 2, 3].map(|i| world.subscribe(&queries[i]));
+    let raw = world.subscribe("temp:[]:[5m]");
+    world.now = TODAY;
+    world.write(&[at(TODAY, 1.0)]);
+    // An hour ahead, then two minutes, which is less than half of the width.
+    world.write(&[of(1, TODAY + 3600 * SECOND, 1000.0), of(1, TODAY + 120 * SECOND, 10.0)]);
+    world.now += SECOND;
+    world.write(&[at(TODAY + SECOND, 2.0)]);
+    let values = |world: &World| handles.map(|handle| world.values(handle));
+    assert_eq!(
+        values(&world),
+        [vec![1.0, 2.0, 3.0], vec![1.0, 11.0, 13.0], vec![1.0, 10.0, 10.0], vec![1.0, 10.0, 10.0]]
+    );
+    assert_eq!(world.values(raw), [1.0, 1000.0, 10.0, 2.0], "a raw query tells what arrives");
+    assert_eq!((world.live.stats().ahead, world.live.stats().late), (4, 0));
+    assert_eq!(world.live.window_stats(handles[0]).unwrap().points, 4);
+
+    // Once its time has come it is in the window.
+    world.now = TODAY + 3599 * SECOND;
+    world.write(&[at(world.now, 3.0)]);
+    assert_eq!(values(&world), [vec![1.0], vec![3.0], vec![3.0], vec![3.0]]);
+    world.pass(SECOND);
+    assert_eq!(values(&world), [vec![2.0], vec![1003.0], vec![1000.0], vec![1000.0]]);
+    assert_eq!(world.values(raw), [3.0], "and raw ones were told before");
+
+    // Written again before its time: it counts once.
+    let later = world.now + 1000 * SECOND;
+    world.write(&[of(1, later, 7.0), of(1, later, 8.0)]);
+    world.now = later - 60 * SECOND;
+    world.write(&[of(1, later, 9.0)]);
+    assert_eq!(values(&world), [vec![1.0], vec![9.0], vec![9.0], vec![9.0]]);
+    world.pass(61 * SECOND);
+    assert_eq!(world.live.window_stats(handles[0]).unwrap().points, 1);
+}
+
+#[test]
+fn a_stream_that_is_ahead_as_a_whole_slides_as_any_other() {
+    let mut world = World::new(2);
+    world.now = TODAY;
+    let handle = world.subscribe("COUNT:temp:[]:[10s]");
+    for i in 0..100 {
+        world.write(&[of(i as u32 % 2, TODAY + i * SECOND, 1.0)]);
+    }
+    let expected: Vec<f64> = (1..=100).map(|count: i32| f64::from(count.min(11))).collect();
+    assert_eq!(world.values(handle), expected);
+
+    // A clock that goes too fast gets ahead little by little, until it is ahead of one that is right.
+    let mut world = World::new(2);
+    world.now = TODAY;
+    let handle = world.subscribe("COUNT:temp:[]:[10s]");
+    for i in 0..100 {
+        world.now += SECOND;
+        world.write(&[of(1, world.now + i * SECOND / 4, 1.0), of(0, world.now, 1.0)]);
+    }
+    assert_eq!((world.live.stats().late, world.values(handle).len() > 100), (0, true));
+}
+
+#[test]
+fn stored_points_ahead_of_the_clock_wait_for_their_time() {
+    let mut world = World::new(1);
+    world.now = TODAY;
+    let stored = [at(TODAY - SECOND, 1.0), at(TODAY + 3600 * SECOND, 100.0)];
+    let handle = world.try_subscribe("SUM:temp:[]:[1m]", &stored).unwrap();
+    let alone = world.try_subscribe("COUNT:temp:[]:[1m]", &stored[1..]).unwrap();
+    world.write(&[at(TODAY, 2.0)]);
+    assert_eq!((world.values(handle), world.values(alone)), (vec![3.0], vec![1.0]));
+    world.pass(61 * SECOND);
+    assert_eq!((world.values(handle), world.values(alone)), (vec![0.0], vec![0.0]));
+    world.pass(3539 * SECOND);
+    assert_eq!((world.values(handle), world.values(alone)), (vec![100.0], vec![1.0]));
 }
 
 #[test]

@@ -168,8 +168,10 @@ pub enum NotLive {
     /// The range moves with the clock at both ends, or mixes absolute and relative.
     #[error("a live query's range is absolute, or one time back from now such as [5m]")]
     Range,
-    /// What is computed needs more than a live query keeps.
-    #[error("{0} is for historical queries only; a live query has AVG, MIN, MAX, SUM, COUNT or ?")]
+    /// What is computed needs more than a live query keeps: RATE.
+    #[error(
+        "{0} is for historical queries only: it needs the points of each series by themselves, and a live query has them together"
+    )]
     Op(Op),
 }
 

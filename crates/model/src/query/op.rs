@@ -60,9 +60,10 @@ impl Op {
         named.map(|(_, op)| op).or_else(quantile)
     }
 
-    /// Whether a live query may have it. The others need more than a window keeps.
+    /// Whether a live query may have it. RATE may not: it needs the order of each series' points, and a window has those
+    /// of all series together.
     pub fn is_live(self) -> bool {
-        matches!(self, Self::Raw | Self::Avg | Self::Min | Self::Max | Self::Sum | Self::Count)
+        self != Self::Rate
     }
 }
 

@@ -117,7 +117,7 @@ fn the_command_says_what_is_wrong() {
     for (query, wanted) in [
         ("AVG:s:x", "query, byte 6"),
         ("AVG:s:[]:[2h,1h]", "query, byte 9: a live query's range"),
-        ("P99:s:[]:[1h]", "query, byte 0: P99 is for historical queries only"),
+        ("RATE:s:[]:[1h]", "query, byte 0: RATE is for historical queries only"),
     ] {
         let output = run(slung().args(["live", query, "--url", &server.http_url()]));
         let error = String::from_utf8(output.stderr).unwrap();
