@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use slung_live::{HandleId, Live, Subscriber, WindowStats};
+use slung_live::{HandleId, Live, Loading, Subscriber, WindowStats};
 use slung_model::{
-    AHEAD_MICROS_MAX, Clock, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange, Window, validate_point,
+    AHEAD_MICROS_MAX, Clock, Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange, validate_point,
 };
 use slung_store::{Damage, Deleted, Recovery, Snapshot, Store, Vfs};
 
 use crate::Error;
+use crate::seam::{History, Seam};
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,23 +69,65 @@ pub struct Stats {
 /// A time-series store and the live queries over what is written to it. Shared by any number of threads, usually in an
 /// [`Arc`]. See the crate's documentation for an example.
 ///
-/// A write is stored and seen by live queries under one lock, in one order. A subscription takes what is stored, and its
-/// place in the stream, under the same lock: every point is in exactly one of the two.
+/// A write is stored and seen by live queries under one lock, in one order. A subscription takes a snapshot of what is
+/// stored, and its place in the stream, under the same lock, and reads without it: every point is in exactly one of the two.
 pub struct Engine {
-    store: Store,
-    /// The lock that orders writes and subscriptions. Nothing is waited for while it is held.
-    joined: Mutex<Joined>,
-    clock: Arc<dyn Clock>,
+    stored: Stored,
+    seam: Seam,
     ahead_micros_max: i64,
     commits: Arc<Commits>,
     queries: AtomicU64,
     sums_saturated: AtomicU64,
 }
 
-struct Joined {
-    live: Live,
-    /// How many series, in the order of their ids, `live` was told of. Those before it was there come with a subscription.
-    announced: u32,
+/// History for live queries.
+struct Stored {
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+impl History for Stored {
+    type Snapshot = Snapshot;
+
+    fn select(&self, query: &Query) -> Vec<SeriesId> {
+        self.store.select(query)
+    }
+
+    fn key(&self, series: SeriesId) -> Option<Arc<SeriesKey>> {
+        self.store.key(series)
+    }
+
+    fn snapshot(&self, series: &[SeriesId]) -> Snapshot {
+        self.store.snapshot(series, TimeRange::ALL)
+    }
+
+    fn read(&self, all: &Snapshot, loading: &mut Loading) -> Result<(), Error> {
+        if let Some(end) = loading.newest_until() {
+            loading.begin(all.narrow(TimeRange { start: i64::MIN, end }).last()?);
+        }
+        let mut last = None;
+        if let Some(range) = loading.range() {
+            let snapshot = all.narrow(range);
+            loading.expect(snapshot.aggregate()?.count());
+            if let Some(micros) = loading.bucket_micros() {
+                for bucket in snapshot.buckets(micros, usize::MAX)? {
+                    loading.put_bucket(bucket.start, &bucket.spread);
+                }
+            } else {
+                loading.put(snapshot.scan())?;
+            }
+            last = snapshot.last()?;
+        }
+        if let Some(range) = loading.range_ahead() {
+            loading.put_ahead(all.narrow(range).scan())?;
+        }
+        loading.end(last);
+        Ok(())
+    }
+
+    fn now_micros(&self) -> i64 {
+        self.clock.now_micros()
+    }
 }
 
 /// Counts commits, so that a writer without room can wait for one.
@@ -129,9 +172,8 @@ impl Engine {
         });
         let announced = u32::try_from(recovery.series).expect("series ids are u32");
         let engine = Self {
-            store,
-            joined: Mutex::new(Joined { live: Live::new(options.live), announced }),
-            clock,
+            stored: Stored { store, clock },
+            seam: Seam::new(Live::new(options.live), announced),
             ahead_micros_max: options.ahead_micros_max,
             commits,
             queries: AtomicU64::new(0),
@@ -146,12 +188,12 @@ impl Engine {
     /// [`Error::Busy`] and [`Error::Store`], as [`Store::resolve`] says.
     pub fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, Error> {
         // Live queries hear of a new one with the first write of it, under the lock that they need for it.
-        Ok(self.store.resolve(key)?.0)
+        Ok(self.stored.store.resolve(key)?.0)
     }
 
     /// The key of a series; `None` for an id that was not given out.
     pub fn key(&self, series: SeriesId) -> Option<Arc<SeriesKey>> {
-        self.store.key(series)
+        self.stored.store.key(series)
     }
 
     /// Writes points, all of them or none, in their order. On return they are visible to every query, and every live query
@@ -184,7 +226,7 @@ impl Engine {
     }
 
     fn validate(&self, points: &[Point]) -> Result<(), Error> {
-        let now = self.clock.now_micros();
+        let now = self.stored.clock.now_micros();
         for (index, point) in points.iter().enumerate() {
             validate_point(point.timestamp, point.value, now, self.ahead_micros_max)
                 .map_err(|reason| Error::Point { index, reason })?;
@@ -193,16 +235,7 @@ impl Engine {
     }
 
     fn put(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, Error> {
-        let mut joined = self.lock()?;
-        let seq = self.store.try_write(points)?;
-        if let Some(newest) = points.iter().map(|point| point.series).max() {
-            joined.announce(&self.store, newest);
-        }
-        let wakes = joined.live.apply(producer, points, self.clock.now_micros());
-        drop(joined);
-        // Waking is somebody else's code, and may take longer than all of the above.
-        drop(wakes);
-        Ok(seq)
+        self.seam.put(&self.stored, producer, points, || Ok(self.stored.store.try_write(points)?))
     }
 
     /// Answers a query over what is stored now. It may read from disk, and takes its time then: some microseconds where
@@ -211,9 +244,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] where the system fails to read. What is damaged is no error: the answer is partial then.
     pub fn query(&self, query: &Query) -> Result<Answer, Error> {
-        let range = query.time_range(self.clock.now_micros());
-        let series = self.store.select(query);
-        let snapshot = self.store.snapshot(&series, range);
+        let range = query.time_range(self.stored.clock.now_micros());
+        let series = self.stored.store.select(query);
+        let snapshot = self.stored.store.snapshot(&series, range);
         self.queries.fetch_add(1, Ordering::Relaxed);
         let mut answer =
             Answer { value: None, count: 0, series: series.len() as u64, range, latest: None, damage: Vec::new() };
@@ -248,100 +281,67 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Takes the points away that a query means, whatever its operator, for good, as [`Store::delete`] says. Live queries keep
-    /// what they have.
+    /// Takes the points away that a query means, whatever its operator, for good, as [`Store::delete`] says. The windows of live
+    /// queries that may have some of them are made anew from what is left, and their readers are told where that changes
+    /// anything; running aggregates keep what arrived.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`], also where the points are gone and the system fails to read what is left for a window; [`Error::Panicked`].
     pub fn delete(&self, query: &Query) -> Result<Deleted, Error> {
-        let range = query.time_range(self.clock.now_micros());
-        Ok(self.store.delete(&self.store.select(query), range)?)
+        let range = query.time_range(self.now_micros());
+        let series = self.stored.store.select(query);
+        let deleted = self.stored.store.delete(&series, range)?;
+        self.seam.deleted(&self.stored, &series, range)?;
+        Ok(deleted)
     }
 
     /// A subscriber with queues as the options say.
     pub fn subscriber(&self) -> Arc<Subscriber> {
-        self.lock_anyhow().live.subscriber()
+        self.seam.with_live(|live| live.subscriber())
     }
 
     /// Registers a live query: its updates come to `subscriber`. It starts from what is stored, where its range says so, and
-    /// sees every later write; no point is in both, none is in neither. Writers wait meanwhile, some 25 ns for each stored
-    /// point of the range; not so where it shares the window of a handle with the same query ([`Live::join`]).
+    /// sees every later write; no point is in both, none is in neither. What happens before it returns gives no update.
+    ///
+    /// It may read from disk, and takes its time then: some 30 ns for each stored point of the window; nothing where it shares
+    /// the window of a handle with the same query ([`Live::join`]). Writers don't wait meanwhile, other subscriptions that read
+    /// do.
     ///
     /// # Errors
-    /// [`Error::Live`], [`Error::Panicked`].
+    /// [`Error::Live`], [`Error::Panicked`], [`Error::Store`] where the system fails to read.
     pub fn subscribe(&self, subscriber: &Arc<Subscriber>, query: &Query) -> Result<HandleId, Error> {
-        let window = query.window().map_err(slung_live::Error::from)?;
-        let mut joined = self.lock()?;
-        if let Some(handle) = joined.live.join(subscriber, query)? {
-            return Ok(handle);
-        }
-        let ids = self.store.select(query);
-        let history = self.history(query.op(), window, &ids)?;
-        let series = ids.iter().filter_map(|id| Some((*id, self.store.key(*id)?)));
-        // The first error ends the points; what they have made is given back then.
-        let mut failed = None;
-        let points = match &history {
-            Some(history) => Some(history.points()?),
-            None => None,
-        };
-        let points = points.into_iter().flatten().map_while(|point| point.map_err(|error| failed = Some(error)).ok());
-        let handle = joined.live.subscribe(subscriber, query, series, points, self.clock.now_micros())?;
-        if let Some(error) = failed {
-            joined.live.unsubscribe(subscriber, handle);
-            return Err(error.into());
-        }
-        Ok(handle)
-    }
-
-    /// What a live query starts from.
-    fn history(&self, op: Op, window: Window, series: &[SeriesId]) -> Result<Option<Snapshot>, Error> {
-        let range = match window {
-            Window::Running => return Ok(None),
-            Window::Absolute(_) if op == Op::Raw => return Ok(None),
-            Window::Absolute(range) => range,
-            Window::Sliding { width_micros } => {
-                let Some(newest) = self.store.snapshot(series, TimeRange::ALL).last()? else { return Ok(None) };
-                let end = newest.timestamp;
-                // Of a raw query only where the window is.
-                let width = if op == Op::Raw { 0 } else { width_micros };
-                TimeRange { start: end.saturating_sub(width), end }
-            }
-        };
-        Ok(Some(self.store.snapshot(series, range)))
+        self.seam.subscribe(&self.stored, subscriber, query)
     }
 
     /// Ends one of the subscriber's live queries, with what waits of it. Answers whether there was such a one.
     pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, handle: HandleId) -> bool {
-        self.lock_anyhow().live.unsubscribe(subscriber, handle)
+        self.seam.with_live(|live| live.unsubscribe(subscriber, handle))
     }
 
     /// Ends all of the subscriber's live queries.
     pub fn remove(&self, subscriber: &Arc<Subscriber>) {
-        self.lock_anyhow().live.remove(subscriber);
+        self.seam.with_live(|live| live.remove(subscriber));
     }
 
     /// One live query as it is now; `None` where there is no such handle.
     pub fn window_stats(&self, handle: HandleId) -> Option<WindowStats> {
-        self.lock_anyhow().live.window_stats(handle)
+        self.seam.with_live(|live| live.window_stats(handle))
     }
 
     /// A connection is gone, after its last write: where an update can't name all producers, it goes first.
     pub fn producer_closed(&self, producer: ProducerId) {
-        self.lock_anyhow().live.producer_closed(producer);
+        self.seam.with_live(|live| live.producer_closed(producer));
     }
 
     /// Lets live queries see that time passes: sliding windows whose source is silent. To be called about four times a
     /// second.
     pub fn tick(&self) {
-        let Ok(mut joined) = self.lock() else { return };
-        let wakes = joined.live.tick(self.clock.now_micros());
-        drop(joined);
-        drop(wakes);
+        self.seam.tick(&self.stored);
     }
 
     /// The last point of those that no crash takes back. Only grows.
     pub fn durable_through(&self) -> Seq {
-        self.store.durable_through()
+        self.stored.store.durable_through()
     }
 
     /// Waits until the point with that number, and all before it, are durable.
@@ -349,12 +349,12 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] where the log failed before: the point may or may not be there after a restart.
     pub fn wait_durable(&self, seq: Seq) -> Result<(), Error> {
-        Ok(self.store.wait_durable(seq)?)
+        Ok(self.stored.store.wait_durable(seq)?)
     }
 
     /// Calls `listener` with [`Engine::durable_through`] after every commit, as [`Store::on_commit`] says.
     pub fn on_commit(&self, listener: impl Fn(Seq) + Send + Sync + 'static) {
-        self.store.on_commit(listener);
+        self.stored.store.on_commit(listener);
     }
 
     /// Whether writes are accepted.
@@ -362,13 +362,13 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] or [`Error::Panicked`] says why not.
     pub fn health(&self) -> Result<(), Error> {
-        self.store.health()?;
-        if self.joined.is_poisoned() { Err(Error::Panicked) } else { Ok(()) }
+        self.stored.store.health()?;
+        if self.seam.is_broken() { Err(Error::Panicked) } else { Ok(()) }
     }
 
     /// The clock, microseconds since the Unix epoch.
     pub fn now_micros(&self) -> i64 {
-        self.clock.now_micros()
+        self.stored.clock.now_micros()
     }
 
     /// How far ahead of the clock a timestamp may be, microseconds.
@@ -379,8 +379,8 @@ impl Engine {
     /// What there is to count.
     pub fn stats(&self) -> Stats {
         Stats {
-            store: self.store.stats(),
-            live: self.lock_anyhow().live.stats(),
+            store: self.stored.store.stats(),
+            live: self.seam.with_live(|live| live.stats()),
             queries: self.queries.load(Ordering::Relaxed),
             sums_saturated: self.sums_saturated.load(Ordering::Relaxed),
         }
@@ -391,29 +391,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] where the log failed, now or before.
     pub fn close(self) -> Result<(), Error> {
-        Ok(self.store.close()?)
-    }
-
-    /// For what must not go on once a thread has panicked half-way through a change: live queries might miss points.
-    fn lock(&self) -> Result<MutexGuard<'_, Joined>, Error> {
-        self.joined.lock().map_err(|_| Error::Panicked)
-    }
-
-    /// For what takes away or only looks.
-    fn lock_anyhow(&self) -> MutexGuard<'_, Joined> {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Joined {
-    /// Tells the live queries of every series up to that one, before its first point gets to them.
-    fn announce(&mut self, store: &Store, newest: SeriesId) {
-        while self.announced <= newest.0 {
-            let id = SeriesId(self.announced);
-            if let Some(key) = store.key(id) {
-                self.live.series_added(id, &key);
-            }
-            self.announced += 1;
-        }
+        Ok(self.stored.store.close()?)
     }
 }

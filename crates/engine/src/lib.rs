@@ -5,6 +5,8 @@
 
 mod engine;
 mod error;
+mod seam;
+mod sync;
 
 pub use engine::{Answer, Engine, Options, Stats};
 pub use error::Error;

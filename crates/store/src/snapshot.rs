@@ -24,9 +24,9 @@ pub struct Snapshot {
     seq: Seq,
     range: TimeRange,
     /// Rising, each once.
-    series: Vec<SeriesId>,
-    /// Of each series, in the same order.
-    active: Vec<Vec<Arc<Block>>>,
+    series: Arc<[SeriesId]>,
+    /// Of those series that have any, in the same order.
+    active: Vec<(SeriesId, Vec<Arc<Block>>)>,
     frozen: Option<Arc<Frozen>>,
     version: Arc<Version>,
     damage: Mutex<Vec<Damage>>,
@@ -43,12 +43,41 @@ pub struct Bucket {
 
 impl Snapshot {
     /// `series` rises, each once.
-    pub(crate) fn take(state: &State, series: Vec<SeriesId>, range: TimeRange) -> Self {
+    pub(crate) fn take(state: &State, series: Arc<[SeriesId]>, range: TimeRange) -> Self {
         let version = Arc::clone(&state.version);
         let range = TimeRange { start: range.start.max(version.floor), ..range };
-        let active = series.iter().map(|id| state.memory.blocks(*id, range).cloned().collect()).collect();
+        let mut active = Vec::new();
+        for id in series.iter() {
+            let mut blocks = state.memory.blocks(*id, range).cloned().peekable();
+            if blocks.peek().is_some() {
+                active.push((*id, blocks.collect()));
+            }
+        }
         let frozen = state.frozen.clone();
         Self { seq: state.last(), range, series, active, frozen, version, damage: Mutex::default() }
+    }
+
+    /// The same moment and series, but nothing outside of `range`.
+    #[must_use]
+    pub fn narrow(&self, range: TimeRange) -> Self {
+        let range = TimeRange { start: range.start.max(self.range.start), end: range.end.min(self.range.end) };
+        let mut active = Vec::new();
+        for (id, blocks) in &self.active {
+            let inside = |block: &&Arc<Block>| block.start() <= range.end && block.end() >= range.start;
+            let blocks: Vec<_> = blocks.iter().filter(inside).cloned().collect();
+            if !blocks.is_empty() {
+                active.push((*id, blocks));
+            }
+        }
+        Self {
+            seq: self.seq,
+            range,
+            series: Arc::clone(&self.series),
+            active,
+            frozen: self.frozen.clone(),
+            version: Arc::clone(&self.version),
+            damage: Mutex::default(),
+        }
     }
 
     /// The last point that had been written when it was taken, of whatever series.
@@ -82,7 +111,9 @@ impl Snapshot {
         let mut pieces = Vec::new();
         self.version.pieces(series, self.range, &mut pieces, damage)?;
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.memory.blocks(series, self.range));
-        pieces.extend(frozen.chain(&self.active[index]).map(|block| Piece::Memory(Arc::clone(block))));
+        let active = self.active.binary_search_by_key(&series, |(id, _)| *id);
+        let active = active.map_or(&[][..], |at| &self.active[at].1);
+        pieces.extend(frozen.chain(active).map(|block| Piece::Memory(Arc::clone(block))));
         Ok(pieces)
     }
 

@@ -218,9 +218,14 @@ impl Store {
     /// that is named twice counts once. Nothing is read or copied here: writers wait while the blocks in memory (of up to 8,192
     /// points each) that overlap the range are counted in.
     pub fn snapshot(&self, series: &[SeriesId], range: TimeRange) -> Snapshot {
-        let mut series = series.to_vec();
-        series.sort_unstable();
-        series.dedup();
+        let series: Arc<[SeriesId]> = if series.is_sorted_by(|a, b| a < b) {
+            series.into()
+        } else {
+            let mut series = series.to_vec();
+            series.sort_unstable();
+            series.dedup();
+            series.into()
+        };
         Snapshot::take(&self.shared.lock(), series, range)
     }
 

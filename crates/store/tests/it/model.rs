@@ -408,7 +408,11 @@ impl Life {
             ids.reverse();
         }
         let range = self.range(span);
-        let snapshot = self.store().snapshot(&ids, range);
+        let snapshot = if self.last.is_multiple_of(2) {
+            self.store().snapshot(&ids, range)
+        } else {
+            self.store().snapshot(&ids, TimeRange::ALL).narrow(range)
+        };
         assert_eq!(snapshot.seq(), Seq(self.last));
         let visible = TimeRange { start: range.start.max(self.floor), end: range.end };
         (snapshot, self.all.answer(&chosen, visible, self.has_deleted))
