@@ -38,6 +38,19 @@ impl Contents {
         }
     }
 
+    /// The same without what is older than `start`.
+    pub(crate) fn since(&self, op: Op, start: i64) -> Self {
+        match self {
+            Self::Plain(points) | Self::Sketch(points, _) => Self::of(op, &points.list_since(start)),
+            Self::Spread(points) => Self::of(op, &points.list_since(start)),
+            Self::Panes(panes) => {
+                let mut panes = panes.clone();
+                panes.evict(start);
+                Self::Panes(panes)
+            }
+        }
+    }
+
     /// Points that are kept; 0 of panes.
     pub(crate) fn points(&self) -> usize {
         match self {

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod contents;
-mod end;
 mod error;
 mod feeds;
 mod live;
@@ -16,6 +15,7 @@ mod subscriber;
 mod time;
 mod total;
 mod update;
+mod view;
 mod window;
 
 pub use error::Error;

@@ -332,10 +332,17 @@ impl Live {
     /// ended by [`Live::replace`] or [`Live::abandon`]. `None` where it is not there any more.
     pub fn begin_again(&mut self, place: Place, now: i64) -> Option<Loading> {
         let arrival = self.passed.arrival(now);
+        let mut grown = (0, 0);
         let slot = self.slot_mut(place)?;
         slot.recorded = Some(Box::default());
+        if let Some(Window::Slide(sliding)) = &mut slot.window {
+            let bytes = sliding.bytes();
+            sliding.come_to(arrival);
+            grown = (sliding.bytes(), bytes);
+        }
         let query = Arc::clone(&slot.query);
         let window = Window::new(query.op(), query.window().ok()?);
+        self.bytes = self.bytes + grown.0 - grown.1;
         let mut loading =
             Loading { place, query, window, arrival, again: true, window_points_max: self.options.window_points_max };
         loading.restart(arrival, self.window(place));
@@ -408,19 +415,20 @@ impl Live {
         let Some(slot) = &mut self.slots[index] else { return wakes };
         let Some(before) = &mut slot.window else { return wakes };
         let mut newest = before.newest();
-        let shown = before.shown();
-        if let (Window::Slide(window), Window::Slide(before)) = (&mut window, &*before) {
+        let (shown, bytes) = (before.shown(), before.bytes());
+        if let (Window::Slide(window), Window::Slide(before)) = (&mut window, &mut *before) {
+            before.come_to(arrival);
             window.go_on_from(before);
         }
         let seen = match &mut window {
             Window::Slide(sliding) => {
                 let (seen, _) = sliding.look(arrival);
-                newest = sliding.end().newest();
+                newest = sliding.newest().or(newest);
                 Some(seen)
             }
             window => window.seen(),
         };
-        self.bytes = self.bytes + window.bytes() - before.bytes();
+        self.bytes = self.bytes + window.bytes() - bytes;
         self.due[index] = window.due();
         *before = window;
         if let (Some(seen), Some((timestamp, series))) = (seen, newest)
@@ -570,7 +578,7 @@ impl Live {
             let before = sliding.bytes();
             let (seen, changes) = sliding.look(arrival);
             self.bytes = self.bytes + sliding.bytes() - before;
-            let key = sliding.end().newest().and_then(|(timestamp, series)| {
+            let key = sliding.newest().and_then(|(timestamp, series)| {
                 let key = key_of(&mut self.keys, series, keys)?;
                 Some((timestamp, key))
             });
@@ -628,8 +636,7 @@ impl Live {
         let goal = bytes_max - bytes_max / 16;
         self.shrink_largest(goal, |window| {
             let Window::Slide(sliding) = window else { return (false, 0) };
-            let cut = sliding.forget_ahead();
-            (cut > 0, cut)
+            sliding.forget_ahead()
         });
         self.shrink_largest(goal, |window| (window.bytes() > GIVEN_UP_BYTES_MIN && window.give_up_points(), 0));
         while must && self.shrink_largest(goal, |window| (window.shrink(), 0)) {}

@@ -8,6 +8,7 @@ use slung_model::{Op, Point, Query, Spread, TimeRange, Window as Meant};
 use crate::contents::Contents;
 use crate::feeds::SlotIndex;
 use crate::panes::Panes;
+use crate::sliding::on_time_until;
 use crate::time::Arrival;
 use crate::window::Window;
 
@@ -82,20 +83,20 @@ impl Loading {
 
     /// A sliding window begins with the newest stored point up to that time, [`Loading::begin`].
     pub fn newest_until(&self) -> Option<i64> {
-        let end = match &self.window {
-            Window::Slide(sliding) => sliding.end(),
-            Window::PassRecent(end) => end,
+        let width = match &self.window {
+            Window::Slide(sliding) => sliding.view().width(),
+            Window::PassRecent(recent) => recent.width(),
             Window::Pass(_) | Window::Keep(_) | Window::Count(_) => return None,
         };
-        (!self.again).then(|| end.on_time_until(self.arrival.now))
+        (!self.again).then(|| on_time_until(width, self.arrival.now))
     }
 
     /// The newest stored point up to [`Loading::newest_until`]; of several series with the same time, the one that was
     /// written last.
     pub fn begin(&mut self, newest: Option<Point>) {
         match (&mut self.window, newest) {
-            (Window::Slide(sliding), Some(newest)) => sliding.begin(&newest),
-            (Window::PassRecent(end), Some(newest)) => end.begin(&newest),
+            (Window::Slide(sliding), Some(newest)) => sliding.view_mut().begin(&newest),
+            (Window::PassRecent(recent), Some(newest)) => recent.begin(newest.timestamp),
             _ => {}
         }
     }
@@ -109,8 +110,8 @@ impl Loading {
                 _ => None,
             },
             Window::Slide(sliding) => {
-                let (end, _) = sliding.end().newest()?;
-                Some(TimeRange { start: sliding.end().start()?, end })
+                let (end, _) = sliding.view().newest()?;
+                Some(TimeRange { start: sliding.view().start()?, end })
             }
         }
     }
@@ -118,7 +119,7 @@ impl Loading {
     /// The range of the points that are so far ahead of the clock that they wait for their time, [`Loading::put_ahead`].
     pub fn range_ahead(&self) -> Option<TimeRange> {
         let Window::Slide(sliding) = &self.window else { return None };
-        let start = sliding.end().newest().map_or(i64::MIN, |(newest, _)| newest.saturating_add(1));
+        let start = sliding.view().newest().map_or(i64::MIN, |(newest, _)| newest.saturating_add(1));
         Some(TimeRange { start, end: i64::MAX })
     }
 
@@ -144,7 +145,7 @@ impl Loading {
     pub fn put_bucket(&mut self, start: i64, spread: &Spread) {
         match &mut self.window {
             Window::Slide(sliding) => {
-                if let Contents::Panes(panes) = sliding.contents_mut() {
+                if let Contents::Panes(panes) = sliding.view_mut().contents_mut() {
                     panes.insert_bucket(start, spread);
                 }
             }
@@ -161,7 +162,7 @@ impl Loading {
     pub fn put<E>(&mut self, points: impl IntoIterator<Item = Result<Point, E>>) -> Result<(), E> {
         let op = self.query.op();
         let contents = match &mut self.window {
-            Window::Slide(sliding) => match sliding.contents_mut() {
+            Window::Slide(sliding) => match sliding.view_mut().contents_mut() {
                 Contents::Panes(panes) => return put_in_panes(panes, points),
                 contents => contents,
             },

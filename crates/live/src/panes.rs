@@ -13,7 +13,7 @@ use crate::total::{First, Seen, Sum};
 /// How many panes a window has, unless memory runs short: an error of a thousandth of the width, in 100 kB.
 pub(crate) const PANES: i64 = 1_024;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pane {
     /// Its place, counted in panes from 1970.
     number: i64,
@@ -22,7 +22,7 @@ struct Pane {
 }
 
 /// The panes that have any points, by time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Panes {
     /// Of one pane, microseconds.
     micros: i64,

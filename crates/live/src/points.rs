@@ -229,6 +229,19 @@ impl<T: Total> Points<T> {
         }
     }
 
+    /// Those not older than `start`.
+    pub(crate) fn list_since(&self, start: i64) -> Vec<Point> {
+        let mut list = Vec::new();
+        for block in self.blocks.iter().filter(|block| block.last().0 >= start) {
+            list.extend((block.start(start)..block.len()).map(|at| Point {
+                series: block.series[at],
+                timestamp: block.timestamps[at],
+                value: block.values[at],
+            }));
+        }
+        list
+    }
+
     /// Hands everything over to be kept in another form: block by block, timestamps, series and values.
     pub(crate) fn each_block(&self, mut take: impl FnMut(&[i64], &[SeriesId], &[f64])) {
         for block in &self.blocks {

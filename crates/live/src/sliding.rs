@@ -1,40 +1,52 @@
-//! A sliding window by event time.
+//! A sliding window by event time, and what becomes of events that are ahead of the clock.
+//!
+//! An event that is far ahead of the clock moves the end of a window as any other does. If then another one comes that is on
+//! time, and would be late by that end, some clock runs ahead of the others: the window goes back to where the clock is, and
+//! what is ahead of it waits until its time has come, as long as such events come. For that there are two views of
+//! a window while its end is ahead: what is shown, and what would be without the events that are ahead.
 
 use std::collections::BTreeMap;
 
 use slung_model::{Op, Point, SeriesId};
 
-use crate::contents::{Contents, Faded};
-use crate::end::End;
 use crate::time::Arrival;
 use crate::total::Seen;
-use crate::window::{Taken, note_last};
+use crate::view::View;
+use crate::window::Taken;
 
 /// At most one update a second that nothing but time has caused.
 const TIME_UPDATE_MICROS_MIN: i64 = 1_000_000;
-/// Heap memory of a point that waits for its time: an entry of 24 bytes in a B-tree that may be half full.
+/// How exact the clocks of producers are taken to be at least: what NTP reaches over the internet.
+const CLOCKS_APART_MICROS: i64 = 100_000;
+/// Heap memory of a point that is ahead: an entry of 24 bytes in a B-tree that may be half full.
 const AHEAD_POINT_BYTES: usize = 48;
 
-/// Its end is the newest event time, moved on by the time that has passed since the last event was taken; what is older
-/// than the newest event time less the width is gone, what is only older than the end less the width is hidden until an
-/// event sets the end back.
+/// Up to which time an event is not ahead of that clock, for a window of that width: half of the width, so that what is on
+/// time lies well within the window.
+pub(crate) fn on_time_until(width: i64, now: i64) -> i64 {
+    now.saturating_add((width / 2).max(CLOCKS_APART_MICROS))
+}
+
+/// Whether an event of that time is within such a window that ends at the clock.
+pub(crate) fn is_on_time(timestamp: i64, width: i64, now: i64) -> bool {
+    timestamp <= now.saturating_add(CLOCKS_APART_MICROS) && timestamp >= now.saturating_sub(width)
+}
+
+/// See above.
 #[derive(Debug)]
 pub(crate) struct Sliding {
-    op: Op,
-    end: End,
-    /// The newest point that is there; of one time, the one that was written last.
-    last: Option<Point>,
-    /// When the end was at the newest event time, as time that has passed. May be ahead, for stored events of the future.
-    since: i64,
+    /// Without what is ahead.
+    view: View,
+    /// What is ahead of the clock and newer than the view's end.
+    ahead: BTreeMap<(i64, SeriesId), f64>,
+    /// What is shown, while that is another one: with all that is ahead.
+    leading: Option<Box<View>>,
+    /// Until when what is ahead has to wait, as time that has passed.
+    doubt: i64,
     /// When time alone changes what is to be seen, as time that has passed.
     due: i64,
     /// When the last update was due that nothing but time has caused.
     told: Option<i64>,
-    contents: Contents,
-    /// What is so far ahead of the clock that it has to wait for its time.
-    ahead: BTreeMap<(i64, SeriesId), f64>,
-    /// While time passes and nothing arrives.
-    faded: Option<Faded>,
     /// How many points, or writes, were to be seen when it was last looked at.
     shown: u64,
 }
@@ -42,21 +54,33 @@ pub(crate) struct Sliding {
 impl Sliding {
     pub(crate) fn new(op: Op, width: i64) -> Self {
         Self {
-            op,
-            end: End::new(width),
-            last: None,
-            since: 0,
+            view: View::new(op, width),
+            ahead: BTreeMap::new(),
+            leading: None,
+            doubt: i64::MIN,
             due: i64::MAX,
             told: None,
-            contents: Contents::new(op),
-            ahead: BTreeMap::new(),
-            faded: None,
             shown: 0,
         }
     }
 
-    pub(crate) fn end(&self) -> &End {
-        &self.end
+    /// What is in it but for what is ahead.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub(crate) fn view_mut(&mut self) -> &mut View {
+        &mut self.view
+    }
+
+    /// What is shown.
+    fn shows(&self) -> &View {
+        self.leading.as_deref().unwrap_or(&self.view)
+    }
+
+    /// The newest event that is shown: its time and series.
+    pub(crate) fn newest(&self) -> Option<(i64, SeriesId)> {
+        self.shows().newest()
     }
 
     /// How many points, or writes, were to be seen when it was last looked at.
@@ -64,23 +88,16 @@ impl Sliding {
         self.shown
     }
 
-    pub(crate) fn contents(&self) -> &Contents {
-        &self.contents
-    }
-
-    pub(crate) fn contents_mut(&mut self) -> &mut Contents {
-        &mut self.contents
-    }
-
-    /// Points that it keeps, those that wait for their time included.
+    /// Points that it keeps, those that are ahead included.
     pub(crate) fn points(&self) -> usize {
-        self.contents.points() + self.ahead.len()
+        self.view.contents().points() + self.ahead.len()
     }
 
     /// Heap memory.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        self.contents.bytes() + self.ahead.len() * AHEAD_POINT_BYTES
+        let leading = self.leading.as_ref().map_or(0, |view| view.contents().bytes());
+        self.view.contents().bytes() + self.ahead.len() * AHEAD_POINT_BYTES + leading
     }
 
     pub(crate) fn due(&self) -> i64 {
@@ -89,125 +106,155 @@ impl Sliding {
 
     /// Gives its points up for panes.
     pub(crate) fn go_over_to_panes(&mut self) {
-        self.contents.go_over_to_panes(self.op, self.end.width());
-        self.faded = None;
+        self.view.go_over_to_panes();
+        if let Some(leading) = &mut self.leading {
+            leading.go_over_to_panes();
+        }
     }
 
-    /// Lets go what waits for its time, and answers how much that was.
-    pub(crate) fn forget_ahead(&mut self) -> usize {
-        std::mem::take(&mut self.ahead).len()
-    }
-
-    /// Takes the newest of the stored events, before the others.
-    pub(crate) fn begin(&mut self, newest: &Point) {
-        self.end.begin(newest);
-        self.last = Some(*newest);
+    /// Makes one view of two, or lets go what waits for its time. Answers whether that was anything, and how many points went.
+    pub(crate) fn forget_ahead(&mut self) -> (bool, usize) {
+        let ahead = std::mem::take(&mut self.ahead).len();
+        match self.leading.take() {
+            Some(leading) => {
+                self.view = *leading;
+                (true, 0)
+            }
+            None => (ahead > 0, ahead),
+        }
     }
 
     /// Goes on where the other one is, which is the same window with what was in it before.
     pub(crate) fn go_on_from(&mut self, other: &Self) {
-        (self.end, self.since, self.told) = (other.end, other.since, other.told);
-        if let Some(start) = self.end.start() {
-            self.contents.evict(start);
-        }
-    }
-
-    /// The newest of the points that are there, where that is not the newest that was seen.
-    pub(crate) fn set_last(&mut self, last: Option<Point>) {
-        self.last = last;
+        self.view.go_on_from(&other.view);
+        (self.told, self.doubt) = (other.told, other.doubt);
     }
 
     /// After the stored points: they count as having arrived at their own timestamps, so that the end is now. With data
     /// of years ago all points are hidden, until an event sets the end back to that time.
     pub(crate) fn arrived(&mut self, arrival: Arrival) {
-        if let Some((newest, _)) = self.end.newest() {
-            self.since = arrival.passed.saturating_sub(arrival.now.saturating_sub(newest));
+        if let Some((newest, _)) = self.view.newest() {
+            self.view.set_since(arrival.passed.saturating_sub(arrival.now.saturating_sub(newest)));
         }
     }
 
-    /// Puts a point where it belongs, unless it is older than the window. Answers whether it was put.
-    fn put(&mut self, point: &Point) -> bool {
-        let moved = self.end.take(point);
-        let start = self.end.start().unwrap_or(i64::MIN);
-        if point.timestamp < start {
-            return false;
-        }
-        note_last(&mut self.last, point);
-        self.contents.insert(point);
-        if moved {
-            self.contents.evict(start);
-        }
-        true
-    }
-
-    /// Takes a stored point that waits for its time.
+    /// Takes a stored point that is ahead.
     pub(crate) fn put_ahead(&mut self, point: &Point) {
         self.ahead.insert((point.timestamp, point.series), point.value);
     }
 
     /// The oldest time of which it has points, or would have; `None` where it has seen nothing.
     pub(crate) fn holds_since(&self) -> Option<i64> {
-        self.end.start().or_else(|| self.ahead.first_key_value().map(|((timestamp, _), _)| *timestamp))
+        self.view.start().or_else(|| self.ahead.first_key_value().map(|((timestamp, _), _)| *timestamp))
     }
 
     /// Takes an event.
     #[inline]
     pub(crate) fn take(&mut self, point: &Point, arrival: Arrival) -> Taken {
-        if self.end.waits(point, arrival) {
-            self.ahead.insert((point.timestamp, point.series), point.value);
-            self.due = self.due.min(arrival.when(point.timestamp).max(self.told_again()));
-            return Taken::Ahead;
+        let is_ahead = point.timestamp > on_time_until(self.view.width(), arrival.now)
+            && self.view.newest().is_none_or(|(newest, _)| point.timestamp > newest);
+        if is_ahead || !self.ahead.is_empty() {
+            return self.take_beside(point, is_ahead, arrival);
         }
-        if !self.ahead.is_empty() {
-            // A point that is written again.
-            self.ahead.remove(&(point.timestamp, point.series));
-            self.catch_up(arrival, point.timestamp);
-        }
-        self.end.compare(point, arrival);
-        if !self.put(point) {
+        if !self.view.take(point, arrival.passed) {
             return Taken::Late;
         }
-        self.since = arrival.passed;
-        self.faded = None;
-        self.set_due(self.contents.oldest(), arrival);
+        self.set_due(self.view.contents().oldest(), arrival);
         Taken::Changed
     }
 
-    /// Takes those whose time has come, by the clock or because the window's end gets to `end`. Answers whether there were
-    /// any.
+    /// Takes an event that is ahead, or while something else is.
+    #[cold]
+    fn take_beside(&mut self, point: &Point, is_ahead: bool, arrival: Arrival) -> Taken {
+        self.ahead.remove(&(point.timestamp, point.series));
+        self.catch_up(arrival, if is_ahead { i64::MIN } else { point.timestamp });
+        let width = self.view.width();
+        let taken = if is_ahead {
+            if arrival.passed < self.doubt {
+                self.doubt = arrival.passed.saturating_add(width);
+                self.put_ahead(point);
+                self.due = self.due.min(arrival.when(point.timestamp).max(self.told_again()));
+                return Taken::Ahead;
+            }
+            let start = point.timestamp.saturating_sub(width);
+            let taken = match &mut self.leading {
+                Some(leading) => leading.take(point, arrival.passed),
+                None => {
+                    let mut leading = lead(&self.view, &self.ahead, start, arrival.passed);
+                    let taken = leading.take(point, arrival.passed);
+                    self.leading = taken.then(|| Box::new(leading));
+                    taken
+                }
+            };
+            self.put_ahead(point);
+            taken
+        } else {
+            let in_view = self.view.take(point, arrival.passed);
+            let in_leading = self.leading.as_mut().map(|leading| leading.take(point, arrival.passed));
+            let is_deaf = in_leading == Some(false) && in_view && is_on_time(point.timestamp, width, arrival.now);
+            if is_deaf {
+                self.leading = None;
+                self.doubt = arrival.passed.saturating_add(width);
+            }
+            is_deaf || in_leading.unwrap_or(in_view)
+        };
+        self.settle();
+        let before = self.due;
+        self.set_due(self.shows().contents().oldest(), arrival);
+        if taken {
+            return Taken::Changed;
+        }
+        // What came before it may still have to be told of.
+        self.due = self.due.min(before);
+        Taken::Late
+    }
+
+    /// Takes what was ahead and whose time has come, by the clock or because the view's end gets to `end`. Answers whether
+    /// there was anything.
     fn catch_up(&mut self, arrival: Arrival, end: i64) -> bool {
         let mut any = false;
         while let Some(entry) = self.ahead.first_entry()
             && entry.key().0 <= arrival.now.max(end)
         {
             let ((timestamp, series), value) = entry.remove_entry();
-            if self.put(&Point { series, timestamp, value }) {
-                self.since = arrival.passed.saturating_sub(arrival.now.saturating_sub(timestamp));
-                self.faded = None;
-                any = true;
-            }
+            let passed = arrival.passed.saturating_sub(arrival.now.saturating_sub(timestamp));
+            any |= self.view.take(&Point { series, timestamp, value }, passed);
         }
         any
+    }
+
+    /// Is where the clock is, before it is made anew.
+    pub(crate) fn come_to(&mut self, arrival: Arrival) {
+        self.catch_up(arrival, i64::MIN);
+        self.settle();
+    }
+
+    /// Once nothing is ahead both views are the same.
+    fn settle(&mut self) {
+        if self.ahead.is_empty()
+            && let Some(leading) = self.leading.take()
+        {
+            self.view = *leading;
+        }
     }
 
     /// What is to be seen after an event.
     #[inline]
     pub(crate) fn seen(&mut self) -> Seen {
-        let seen = self.contents.seen(self.op, self.last.map(|last| last.value));
+        let seen = self.leading.as_deref_mut().unwrap_or(&mut self.view).seen();
         self.shown = seen.count;
         seen
     }
 
     /// What is to be seen after time alone, to be called once that is due, and whether that changes anything.
     pub(crate) fn look(&mut self, arrival: Arrival) -> (Seen, bool) {
-        let came = self.catch_up(arrival, i64::MIN);
-        let newest = self.end.newest().map_or(i64::MIN, |(newest, _)| newest);
-        let idle = arrival.passed.saturating_sub(self.since).max(0);
-        let start = newest.saturating_add(idle).saturating_sub(self.end.width());
-        let last = self.last.map(|last| last.value);
-        let (seen, oldest) = self.contents.seen_since(start, self.op, last, &mut self.faded);
+        let came = self.catch_up(arrival, i64::MIN) && self.leading.is_none();
+        self.settle();
+        let view = self.leading.as_deref_mut().unwrap_or(&mut self.view);
+        let (seen, oldest) = view.seen_at(arrival.passed);
+        let is_seen = view.newest().is_some_and(|(newest, _)| newest >= view.start_at(arrival.passed));
+        let changes = (came && is_seen) || seen.count != self.shown;
         self.set_due(oldest, arrival);
-        let changes = (came && newest >= start) || seen.count != self.shown;
         self.shown = seen.count;
         (seen, changes)
     }
@@ -221,21 +268,23 @@ impl Sliding {
     /// With that as the last moment of what is oldest and still to be seen.
     #[inline]
     fn set_due(&mut self, oldest: Option<i64>, arrival: Arrival) {
-        let leaves = match (oldest, self.end.newest()) {
-            (Some(oldest), Some((newest, _))) => {
-                let stays = oldest.saturating_add(self.end.width()).saturating_sub(newest);
-                self.since.saturating_add(stays).saturating_add(1)
-            }
-            _ => i64::MAX,
-        };
-        let comes = self.ahead.first_key_value().map_or(i64::MAX, |((timestamp, _), _)| arrival.when(*timestamp));
-        self.due = leaves.min(comes);
-        if self.due < i64::MAX {
-            self.due = self.due.max(self.told_again());
+        let mut due = self.shows().leaves(oldest);
+        if let Some(((timestamp, _), _)) = self.ahead.first_key_value() {
+            due = due.min(arrival.when(*timestamp));
         }
+        self.due = if due < i64::MAX { due.max(self.told_again()) } else { due };
     }
 
     fn told_again(&self) -> i64 {
         self.told.map_or(i64::MIN, |told| told.saturating_add(TIME_UPDATE_MICROS_MIN))
     }
+}
+
+/// What is to be shown once something is ahead that counts: the view from `start` on, and what is ahead already.
+fn lead(view: &View, ahead: &BTreeMap<(i64, SeriesId), f64>, start: i64, passed: i64) -> View {
+    let mut leading = view.since(start);
+    for (&(timestamp, series), &value) in ahead {
+        leading.take(&Point { series, timestamp, value }, passed);
+    }
+    leading
 }

@@ -3,8 +3,7 @@
 use slung_model::{Op, Point, SeriesId, Spread, TimeRange};
 
 use crate::contents::Contents;
-use crate::end::End;
-use crate::sliding::Sliding;
+use crate::sliding::{Sliding, is_on_time, on_time_until};
 use crate::time::Arrival;
 use crate::total::{First, Seen, Sum};
 
@@ -29,7 +28,7 @@ pub(crate) enum Window {
     /// Raw values within a range.
     Pass(TimeRange),
     /// Raw values not older than the newest event time less the width.
-    PassRecent(End),
+    PassRecent(Recent),
     /// Counts writes.
     Count(Box<Count>),
     /// An absolute range, points kept.
@@ -61,6 +60,54 @@ pub(crate) struct Keep {
     contents: Contents,
     /// As above.
     last: Option<Point>,
+}
+
+/// Where a sliding window of raw values is; what is ahead of the clock moves it as it does [`Sliding`].
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// Microseconds.
+    width: i64,
+    /// The newest event time without what is ahead; `None` before the first.
+    newest: Option<i64>,
+    /// The same with what is ahead.
+    leading: Option<i64>,
+    /// Until when what is ahead does not count, as time that has passed.
+    doubt: i64,
+}
+
+impl Recent {
+    fn new(width: i64) -> Self {
+        Self { width, newest: None, leading: None, doubt: i64::MIN }
+    }
+
+    /// Microseconds.
+    pub(crate) fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// Begins with the newest of the stored events.
+    pub(crate) fn begin(&mut self, newest: i64) {
+        (self.newest, self.leading) = (Some(newest), Some(newest));
+    }
+
+    fn lets_through(&mut self, timestamp: i64, arrival: Arrival) -> bool {
+        let is_within =
+            |newest: Option<i64>| newest.is_none_or(|newest| timestamp >= newest.saturating_sub(self.width));
+        let is_ahead = timestamp > on_time_until(self.width, arrival.now);
+        let doubt = arrival.passed.saturating_add(self.width);
+        if is_ahead && arrival.passed < self.doubt {
+            self.doubt = doubt;
+            return true;
+        }
+        let (in_view, in_leading) = (is_within(self.newest), is_within(self.leading));
+        self.newest = if is_ahead { self.newest } else { self.newest.max(Some(timestamp)) };
+        self.leading = self.leading.max(Some(timestamp));
+        if in_view && !in_leading && is_on_time(timestamp, self.width, arrival.now) {
+            (self.leading, self.doubt) = (self.newest, doubt);
+            return true;
+        }
+        in_leading
+    }
 }
 
 impl Count {
@@ -103,7 +150,7 @@ impl Window {
         match (op, window) {
             (Op::Raw, Meant::Running) => Self::Pass(TimeRange::ALL),
             (Op::Raw, Meant::Absolute(range)) => Self::Pass(range),
-            (Op::Raw, Meant::Sliding { width_micros }) => Self::PassRecent(End::new(width_micros)),
+            (Op::Raw, Meant::Sliding { width_micros }) => Self::PassRecent(Recent::new(width_micros)),
             (_, Meant::Running) => Self::Count(Box::new(Count::new(op, TimeRange::ALL, false))),
             (_, Meant::Absolute(range)) => {
                 Self::Keep(Box::new(Keep { op, range, contents: Contents::new(op), last: None }))
@@ -133,12 +180,12 @@ impl Window {
         match self {
             Self::Pass(range) if range.contains(point.timestamp) => Taken::Raw,
             Self::Pass(_) => Taken::Outside,
-            Self::PassRecent(end) => {
-                if !end.waits(point, arrival) {
-                    end.compare(point, arrival);
-                    end.take(point);
+            Self::PassRecent(recent) => {
+                if recent.lets_through(point.timestamp, arrival) {
+                    Taken::Raw
+                } else {
+                    Taken::Late
                 }
-                if end.start().is_some_and(|start| point.timestamp < start) { Taken::Late } else { Taken::Raw }
             }
             Self::Count(count) => {
                 if !count.range.contains(point.timestamp) {
@@ -179,7 +226,7 @@ impl Window {
             Self::Pass(_) | Self::PassRecent(_) => {}
             Self::Count(count) => count.last = last,
             Self::Keep(keep) => keep.last = last,
-            Self::Slide(sliding) => sliding.set_last(last),
+            Self::Slide(sliding) => sliding.view_mut().set_last(last),
         }
     }
 
@@ -189,7 +236,7 @@ impl Window {
             Self::Pass(_) | Self::PassRecent(_) => None,
             Self::Count(count) => count.last,
             Self::Keep(keep) => keep.last,
-            Self::Slide(sliding) => return sliding.end().newest(),
+            Self::Slide(sliding) => return sliding.newest(),
         };
         last.map(|last| (last.timestamp, last.series))
     }
@@ -237,7 +284,7 @@ impl Window {
     /// How long its panes are, microseconds; `None` where it has none.
     pub(crate) fn pane_micros(&self) -> Option<i64> {
         match self {
-            Self::Slide(sliding) => match sliding.contents() {
+            Self::Slide(sliding) => match sliding.view().contents() {
                 Contents::Panes(panes) => Some(panes.micros()),
                 _ => None,
             },
@@ -254,7 +301,7 @@ impl Window {
     pub(crate) fn give_up_points(&mut self) -> bool {
         match self {
             Self::Slide(sliding) => {
-                let has_points = !matches!(sliding.contents(), Contents::Panes(_));
+                let has_points = !matches!(sliding.view().contents(), Contents::Panes(_));
                 if has_points {
                     sliding.go_over_to_panes();
                 }
@@ -274,7 +321,7 @@ impl Window {
     /// Takes less memory at the cost of precision. Answers whether it could.
     pub(crate) fn shrink(&mut self) -> bool {
         if let Self::Slide(sliding) = self
-            && let Contents::Panes(panes) = sliding.contents_mut()
+            && let Contents::Panes(panes) = sliding.view_mut().contents_mut()
         {
             return panes.coarsen();
         }

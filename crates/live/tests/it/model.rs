@@ -77,23 +77,49 @@ struct Expected {
     count: Option<u64>,
 }
 
+/// What is in a window: everything that it has seen and not refused, in order, and where it ends.
+#[derive(Clone)]
+struct View {
+    seen: Vec<Point>,
+    /// The newest event; of several of that time, the one that came last.
+    newest: Option<Point>,
+    /// When the end was there, as time that has passed.
+    since: i64,
+}
+
+impl View {
+    fn take(&mut self, point: Point, width_micros: i64, passed: i64) -> bool {
+        if self.newest.is_some_and(|newest| point.timestamp < newest.timestamp - width_micros) {
+            return false;
+        }
+        self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
+        self.seen.push(point);
+        self.since = passed;
+        true
+    }
+
+    /// The end of a sliding window: the newest event time, and what has passed since something last came in.
+    fn end(&self, passed: i64) -> i64 {
+        self.newest.unwrap().timestamp + (passed - self.since).max(0)
+    }
+}
+
 /// One live query as the model sees it.
 #[derive(Clone)]
 struct Watched {
     handle: Option<HandleId>,
     query: Query,
     window: Window,
-    /// Everything that it has seen and not refused, in order.
-    seen: Vec<Point>,
-    /// How many of those were stored before.
+    /// Without what is ahead of the clock.
+    view: View,
+    /// How many points of it were stored before.
     stored: usize,
-    /// What is too far ahead of the clock.
+    /// What is ahead of the clock.
     ahead: BTreeMap<(i64, SeriesId), f64>,
-    /// The newest event; of several of that time, the one that came last.
-    newest: Option<Point>,
-    /// When the end was there, as time that has passed.
-    since: i64,
-    /// Until when nothing is believed that is ahead.
+    was_ahead: bool,
+    /// What is shown while something is ahead and counts.
+    leading: Option<View>,
+    /// Until when it does not.
     doubt: i64,
     /// How many points were to be seen when it was last looked at.
     visible: usize,
@@ -104,7 +130,7 @@ struct Watched {
     dropped: u64,
 }
 
-/// How far ahead of the clock an event may be and still move a window.
+/// How far ahead of the clock an event may be and still count as on time for a window.
 fn slack(width_micros: i64) -> i64 {
     (width_micros / 2).max(SECOND / 10)
 }
@@ -131,16 +157,17 @@ impl Watched {
                 seen.retain(|point| newest.is_some_and(|newest| point.timestamp >= newest.timestamp - width_micros));
             }
         }
+        // Arrived at its own timestamp, that is so long before now.
+        let since = newest.map_or(0, |newest| passed - (now - newest.timestamp));
         let mut watched = Self {
             handle: None,
-            query,
             window,
             stored: seen.len(),
-            seen,
-            ahead,
-            newest,
-            // Arrived at its own timestamp, that is so long before now.
-            since: newest.map_or(0, |newest| passed - (now - newest.timestamp)),
+            view: View { seen, newest, since },
+            was_ahead: !ahead.is_empty(),
+            ahead: if query.op() == Op::Raw { BTreeMap::new() } else { ahead },
+            query,
+            leading: None,
             doubt: i64::MIN,
             visible: 0,
             told: None,
@@ -153,21 +180,21 @@ impl Watched {
         watched
     }
 
-    /// The end of a sliding window: the newest event time, and what has passed since something last came in.
-    fn end(&self, passed: i64) -> i64 {
-        self.newest.unwrap().timestamp + (passed - self.since).max(0)
+    fn shows(&self) -> &View {
+        self.leading.as_ref().unwrap_or(&self.view)
     }
 
     /// The points from which the answer is made, by their keys; each with its place in the order of writing.
     fn points(&self, passed: i64) -> BTreeMap<(i64, SeriesId), (f64, usize)> {
+        let view = self.shows();
         let range = match self.window {
             Window::Running => TimeRange::ALL,
             Window::Absolute(range) => range,
-            Window::Sliding { .. } if self.newest.is_none() => return BTreeMap::new(),
-            Window::Sliding { width_micros } => TimeRange { start: self.end(passed) - width_micros, end: i64::MAX },
+            Window::Sliding { .. } if view.newest.is_none() => return BTreeMap::new(),
+            Window::Sliding { width_micros } => TimeRange { start: view.end(passed) - width_micros, end: i64::MAX },
         };
         let mut kept = BTreeMap::new();
-        for (place, point) in self.seen.iter().enumerate() {
+        for (place, point) in view.seen.iter().enumerate() {
             if range.contains(point.timestamp) {
                 kept.insert((point.timestamp, point.series), (point.value, place));
             }
@@ -177,7 +204,7 @@ impl Watched {
 
     /// The values of which a running aggregate consists, which counts writes.
     fn writes(&self) -> Vec<f64> {
-        self.seen[self.stored..].iter().map(|point| point.value).collect()
+        self.view.seen[self.stored..].iter().map(|point| point.value).collect()
     }
 
     fn answer(&self, passed: i64, timestamp: i64, series: usize, producers: BTreeSet<u64>) -> Option<Expected> {
@@ -214,23 +241,19 @@ impl Watched {
             Op::Sum | Op::Avg => 1e-12 * scale,
             // The root of a difference that is 0 but for rounding.
             Op::StdDev => 1e-6,
+            // Which of several was written last is not known of those that were ahead.
+            Op::Last if self.was_ahead => {
+                let newest = points.last_key_value()?.0.0;
+                let several = points.range((newest, SeriesId(0))..).count() > 1;
+                if several { f64::INFINITY } else { 0.0 }
+            }
             _ => 0.0,
         };
         let count = matches!(op, Op::Avg | Op::Sum | Op::Count).then_some(values.len() as u64);
         Some(Expected { timestamp, value, tolerance, series, producers, count })
     }
 
-    /// Puts a point into a sliding window, if it is not too old.
-    fn put(&mut self, point: Point, width_micros: i64) -> bool {
-        if self.newest.is_some_and(|newest| point.timestamp < newest.timestamp - width_micros) {
-            return false;
-        }
-        self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
-        self.seen.push(point);
-        true
-    }
-
-    /// Those whose time has come enter.
+    /// What was ahead and whose time has come enters the view.
     fn catch_up(&mut self, at: &Now, width_micros: i64) -> bool {
         let Now { now, passed, end, .. } = *at;
         let mut any = false;
@@ -238,81 +261,116 @@ impl Watched {
             && entry.key().0 <= now.max(end)
         {
             let ((timestamp, series), value) = entry.remove_entry();
-            if self.put(Point { series, timestamp, value }, width_micros) {
-                self.since = passed - (now - timestamp);
-                any = true;
-            }
+            any |= self.view.take(Point { series, timestamp, value }, width_micros, passed - (now - timestamp));
         }
         any
     }
 
-    /// Whether an event is too far ahead of the clock: unless all of the stream is there.
-    fn waits(&self, point: &Point, at: &Now, width_micros: i64) -> bool {
-        let slack = slack(width_micros);
-        let follows = if at.passed < self.doubt { 0 } else { slack };
-        let moves = self.newest.is_none_or(|newest| point.timestamp > newest.timestamp + follows);
-        point.timestamp > at.now + slack && moves
+    /// Once nothing is ahead there is one view.
+    fn settle(&mut self) {
+        if self.ahead.is_empty()
+            && let Some(leading) = self.leading.take()
+        {
+            self.view = leading;
+        }
     }
 
-    fn take(&mut self, point: Point, producers: BTreeSet<u64>, model: &Now) {
-        let Now { now, passed, .. } = *model;
+    /// A sliding window takes an event; `None` where it waits, and whether it is in what is shown otherwise.
+    fn slide(&mut self, point: Point, at: &Now, width_micros: i64) -> Option<bool> {
+        let Now { now, passed, .. } = *at;
+        // A raw query keeps nothing that could wait.
+        let raw = self.query.op() == Op::Raw;
+        let is_ahead = point.timestamp > now + slack(width_micros)
+            && (raw || self.view.newest.is_none_or(|newest| point.timestamp > newest.timestamp));
+        if !raw {
+            self.ahead.remove(&(point.timestamp, point.series));
+            self.catch_up(&at.at(if is_ahead { i64::MIN } else { point.timestamp }), width_micros);
+        }
+        if is_ahead {
+            self.was_ahead = true;
+            let waits = passed < self.doubt;
+            if waits {
+                self.doubt = passed + width_micros;
+            }
+            let mut shown = true;
+            if !waits {
+                let mut leading = self.leading.clone().unwrap_or_else(|| {
+                    let mut leading = self.view.clone();
+                    for (&(timestamp, series), &value) in &self.ahead {
+                        leading.take(Point { series, timestamp, value }, width_micros, passed);
+                    }
+                    leading
+                });
+                shown = leading.take(point, width_micros, passed);
+                self.leading = if shown { Some(leading) } else { self.leading.take() };
+            }
+            if !raw {
+                self.ahead.insert((point.timestamp, point.series), point.value);
+            }
+            return if waits { None } else { Some(shown) };
+        }
+        let in_view = self.view.take(point, width_micros, passed);
+        let mut shown = self.leading.as_mut().map_or(in_view, |leading| leading.take(point, width_micros, passed));
+        let on_time = now - width_micros..=now + SECOND / 10;
+        if self.leading.is_some() && in_view && !shown && on_time.contains(&point.timestamp) {
+            self.leading = None;
+            self.doubt = passed + width_micros;
+            shown = true;
+        }
+        Some(shown)
+    }
+
+    fn take(&mut self, point: Point, producers: BTreeSet<u64>, at: &Now) {
+        let passed = at.passed;
         let series = point.series.index();
         let raw = self.query.op() == Op::Raw;
         match self.window {
             Window::Absolute(range) if !range.contains(point.timestamp) => return,
-            Window::Sliding { width_micros } if self.waits(&point, model, width_micros) => {
-                if !raw {
-                    self.ahead.insert((point.timestamp, point.series), point.value);
-                    return;
-                }
-            }
-            Window::Sliding { width_micros } => {
-                // A raw query has no points that wait.
-                if !raw {
-                    self.ahead.remove(&(point.timestamp, point.series));
-                    self.catch_up(&model.at(point.timestamp), width_micros);
-                }
-                let until = now + slack(width_micros);
-                if self.newest.is_some_and(|newest| newest.timestamp > until) && point.timestamp <= until {
-                    self.doubt = passed + width_micros;
-                }
-                if !self.put(point, width_micros) {
+            Window::Sliding { width_micros } => match self.slide(point, at, width_micros) {
+                Some(true) => {}
+                Some(false) => {
                     self.late += 1;
                     return;
                 }
-                self.since = passed;
-            }
-            Window::Running | Window::Absolute(_) => {
-                self.seen.push(point);
-                self.newest = Some(self.newest.filter(|newest| newest.timestamp > point.timestamp).unwrap_or(point));
-            }
+                None if raw => {}
+                None => return,
+            },
+            Window::Running | Window::Absolute(_) => _ = self.view.take(point, i64::MAX / 4, passed),
         }
         let made = if raw {
             let value = point.value;
             Some(Expected { timestamp: point.timestamp, value, tolerance: 0.0, series, producers, count: None })
         } else {
+            self.settle();
             self.visible = self.points(passed).len();
             self.answer(passed, point.timestamp, series, producers)
         };
-        self.queue(made.expect("an event is in its own update"), model.queue_updates_max);
+        self.queue(made.expect("an event is in its own update"), at.queue_updates_max);
     }
 
-    fn tick(&mut self, model: &Now) {
+    fn tick(&mut self, at: &Now) {
         let Window::Sliding { width_micros } = self.window else { return };
-        let Now { passed, queue_updates_max, .. } = *model;
-        if self.query.op() == Op::Raw || self.told.is_some_and(|told| passed < told + SECOND) {
+        if self.query.op() == Op::Raw || self.told.is_some_and(|told| at.passed < told + SECOND) {
             return;
         }
-        let came = self.catch_up(model, width_micros);
-        self.changed(came, passed, queue_updates_max, true);
+        let came = self.look(at, width_micros);
+        self.changed(came, at.passed, at.queue_updates_max, None);
+    }
+
+    fn look(&mut self, at: &Now, width_micros: i64) -> bool {
+        let came = self.catch_up(at, width_micros) && self.leading.is_none();
+        self.settle();
+        came
     }
 
     /// Tells what is to be seen where that is not what was seen before.
-    fn changed(&mut self, came: bool, passed: i64, queue_updates_max: usize, by_time: bool) {
-        let Some(newest) = self.newest else { return };
+    fn changed(&mut self, came: bool, passed: i64, queue_updates_max: usize, before: Option<Point>) {
+        let by_time = before.is_none();
+        let view = self.shows();
+        let Some(newest) = view.newest.or(before) else { return };
         let visible = self.points(passed).len();
         let came = match self.window {
-            Window::Sliding { width_micros } => came && newest.timestamp >= self.end(passed) - width_micros,
+            Window::Sliding { width_micros } => came && newest.timestamp >= view.end(passed) - width_micros,
             _ => came,
         };
         if visible == self.visible && !came {
@@ -328,18 +386,25 @@ impl Watched {
     }
 
     /// The store has given up those points.
-    fn delete(&mut self, model: &Now, gone: impl Fn(&Point) -> bool) {
+    fn delete(&mut self, at: &Now, gone: impl Fn(&Point) -> bool) {
         if self.query.op() == Op::Raw || self.window == Window::Running {
             return;
         }
-        self.seen.retain(|point| !gone(point));
+        if let Window::Sliding { width_micros } = self.window {
+            self.look(at, width_micros);
+        }
+        let before = self.shows().newest;
+        self.leading = None;
+        self.view.seen.retain(|point| !gone(point));
         self.ahead.retain(|&(timestamp, series), &mut value| !gone(&Point { series, timestamp, value }));
         if let Window::Sliding { width_micros } = self.window {
-            self.catch_up(model, width_micros);
+            self.look(at, width_micros);
         }
-        self.changed(false, model.passed, model.queue_updates_max, false);
+        if before.is_some() {
+            self.changed(false, at.passed, at.queue_updates_max, before);
+        }
         if let Window::Absolute(_) = self.window {
-            self.newest = self.seen.iter().copied().max_by_key(|point| point.timestamp);
+            self.view.newest = self.view.seen.iter().copied().max_by_key(|point| point.timestamp);
         }
     }
 
@@ -516,7 +581,7 @@ impl Model {
         if let Window::Sliding { width_micros } = load.watched.window
             && load.watched.query.op() != Op::Raw
         {
-            load.watched.catch_up(&self.at, width_micros);
+            load.watched.look(&self.at, width_micros);
         }
         load.watched.visible = load.watched.points(self.at.passed).len();
         let watched = Watched { late: 0, merged: 0, dropped: 0, waiting: VecDeque::new(), ..load.watched };
@@ -546,7 +611,7 @@ impl Model {
                 Window::Running => false,
                 Window::Absolute(own) => own.start <= range.end && range.start <= own.end,
                 Window::Sliding { width_micros } => {
-                    let start = watched.newest.map(|newest| newest.timestamp - width_micros);
+                    let start = watched.view.newest.map(|newest| newest.timestamp - width_micros);
                     start.or(watched.ahead.keys().next().map(|key| key.0)).is_some_and(|start| start <= range.end)
                 }
             };
