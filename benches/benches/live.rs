@@ -8,11 +8,16 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use slung_benches::{Random, START, STEP, key, load, size};
 use slung_live::{HandleId, Live, Options, Subscriber};
-use slung_model::{Aggregate, Point, ProducerId, Query, SeriesId};
+use slung_model::{Aggregate, Point, ProducerId, Query, SeriesId, SeriesKey};
 
 /// Everything that is written here comes by one connection.
 fn producer() -> Option<ProducerId> {
     ProducerId::new(7)
+}
+
+/// What [`Live`] asks for once.
+fn keys(id: SeriesId) -> Option<Arc<SeriesKey>> {
+    Some(Arc::new(key(id.0)))
 }
 
 /// An event to somebody, and the update taken, over and over.
@@ -30,7 +35,7 @@ impl Stream {
         let mut live = Live::new(Options::default());
         let subscriber = live.subscriber();
         let series = SeriesId(0);
-        let handle = live.subscribe(&subscriber, &Query::parse(query)?, [(series, Arc::new(key(0)))], [], START)?;
+        let handle = live.subscribe(&subscriber, &Query::parse(query)?, [series], [], START)?;
         let point = Point { series, timestamp: START, value: 0.0 };
         Ok(Self { live, subscriber, handle, point, random: Random::default() })
     }
@@ -43,7 +48,7 @@ impl Stream {
     }
 
     fn send(&mut self, point: Point) -> f64 {
-        drop(self.live.apply(producer(), &[point], START));
+        drop(self.live.apply(producer(), &[point], START, &keys));
         self.subscriber.try_next(self.handle).map_or(f64::NAN, |update| update.value)
     }
 
@@ -67,13 +72,13 @@ fn feeding_nothing(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         // Each has a series to itself, with an odd id, so that those with an even one lie among them.
         for host in (1..).step_by(2).take(queries) {
             let query = Query::parse(&format!("AVG:cpu.total:[host=h-{host}]:[5m]"))?;
-            live.subscribe(&subscriber, &query, [(SeriesId(host), Arc::new(key(host)))], [], START)?;
+            live.subscribe(&subscriber, &query, [SeriesId(host)], [], START)?;
         }
         let mut points = load(1_000).map(|point| Point { series: SeriesId(2 * point.series.0), ..point });
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let point = points.next();
-                live.apply(producer(), black_box(point.as_slice()), START)
+                live.apply(producer(), black_box(point.as_slice()), START, &keys)
             });
         });
         assert_eq!(subscriber.arrivals(), 0);
@@ -116,11 +121,10 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let queries = size(1_000, 10);
     let mut live = Live::new(Options::default());
     let query = Query::parse("AVG:cpu.total:[env=prod]")?;
-    let key = Arc::new(key(0));
     let mut subscribers = Vec::new();
     for _ in 0..queries {
         let subscriber = live.subscriber();
-        let handle = live.subscribe(&subscriber, &query, [(SeriesId(0), Arc::clone(&key))], [], START)?;
+        let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], START)?;
         subscribers.push((subscriber, handle));
     }
     let mut points = load(1);
@@ -129,7 +133,7 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     group.bench_function("1k_running_avg", |bencher| {
         bencher.iter(|| {
             let point = points.next();
-            drop(live.apply(producer(), point.as_slice(), START));
+            drop(live.apply(producer(), point.as_slice(), START, &keys));
             subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
         });
     });

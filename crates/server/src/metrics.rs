@@ -110,8 +110,23 @@ impl Owners {
         )?;
         out.gauge("slung_live_handles", "Live queries that are registered", live.handles as u64)?;
         out.gauge("slung_live_points", "Points that live windows keep", live.points as u64)?;
+        out.gauge(
+            "slung_live_windows",
+            "Windows of live queries; those with the same query share one",
+            live.windows as u64,
+        )?;
+        out.gauge("slung_live_window_bytes", "Memory of the windows", live.bytes as u64)?;
+        let help = "Sliding windows that were too big to keep their points and have panes instead";
+        out.gauge("slung_live_windows_in_panes", help, live.windows_in_panes as u64)?;
+        let help = "Absolute windows that were too big to keep their points and count writes";
+        out.gauge("slung_live_windows_counting_writes", help, live.windows_counting_writes as u64)?;
+        let help = "Times that a window gave up its points, or every other pane, for want of room";
+        out.counter("slung_live_windows_given_up", help, live.given_up)?;
         out.counter("slung_live_late", "Events that were too old for a sliding window", live.late)?;
-        out.counter("slung_live_points_cut", "Points that windows let go for want of room", live.points_cut)
+        let help = "Events ahead of the clock that waited for their time, as a clock among others runs ahead";
+        out.counter("slung_live_ahead", help, live.ahead)?;
+        let help = "Events ahead of the clock that were let go before their time for want of room";
+        out.counter("slung_live_ahead_cut", help, live.ahead_cut)
     }
 
     fn network(&self, out: &mut Writer) -> fmt::Result {

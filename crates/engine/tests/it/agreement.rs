@@ -8,7 +8,7 @@ use slung_store::sim::SimVfs;
 use crate::support::{SECOND, TODAY, open, query, resolve};
 
 const WIDTHS: [i64; 4] = [0, 3 * SECOND, 20 * SECOND, 1_000 * SECOND];
-const OPS: [Op; 5] = [Op::Avg, Op::Min, Op::Max, Op::Sum, Op::Count];
+const OPS: [&str; 11] = ["AVG", "MIN", "MAX", "SUM", "COUNT", "FIRST", "LAST", "STDDEV", "P1", "P50", "P99.9"];
 
 /// Series, step from the newest event time in tenths of a second, value.
 fn event() -> impl Strategy<Value = (u32, i64, f64)> {
@@ -61,9 +61,10 @@ proptest! {
             let stored = engine.query(&query(&format!("{text}:{range}"))).unwrap();
             let state = update.state.map(|state| state.1);
             prop_assert!(state.is_none_or(|count| count == stored.count));
-            let tolerance = match op {
+            let tolerance = match query(&text).op() {
                 Op::Sum => 1e-12 * engine_abs(&engine, &range),
                 Op::Avg => 1e-12 * engine_abs(&engine, &range) / stored.count as f64,
+                Op::StdDev => 1e-7 * engine_abs(&engine, &range),
                 _ => 0.0,
             };
             let stored = stored.value.unwrap();

@@ -4,5 +4,6 @@
 mod agreement;
 mod contract;
 mod crash;
+mod deleting;
 mod seam;
 mod support;

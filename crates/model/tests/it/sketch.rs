@@ -123,4 +123,21 @@ proptest! {
         prop_assert_eq!(&ba, &ab);
         check(&ab, &all);
     }
+
+    #[test]
+    fn what_is_forgotten_was_never_there(gone in values(), left in values()) {
+        let mut sketch = of(&[gone.clone(), left.clone()].concat());
+        gone.iter().for_each(|value| sketch.remove(*value));
+        prop_assert_eq!(sketch.count(), left.len() as u64);
+        if let Some(min) = left.iter().copied().reduce(f64::min) {
+            sketch.set_range(min, left.iter().copied().fold(min, f64::max));
+            prop_assert_eq!(&sketch, &of(&left));
+            check(&sketch, &left);
+        } else {
+            prop_assert_eq!(sketch.quantile(slung_model::Quantile::from_percent("50").unwrap()), None);
+            // There is nothing left to forget.
+            sketch.remove(1.0);
+            prop_assert_eq!(sketch.count(), 0);
+        }
+    }
 }

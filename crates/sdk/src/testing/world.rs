@@ -10,7 +10,7 @@ use slung_abi::{Event, HttpMethod, limits};
 use slung_live::{HandleId, Live, Options, Subscriber, Update};
 use slung_model::{
     AHEAD_MICROS_MAX, Aggregate, Catalogue, Increase, Op, Point, ProducerId, Query, SeriesId, SeriesKey, Sketch,
-    Spread, TIMESTAMP_MAX, TimeRange, Window, validate_point,
+    Spread, TIMESTAMP_MAX, TimeRange, validate_point,
 };
 
 use super::{Message, Request, Written};
@@ -138,9 +138,11 @@ impl World {
         if let Some(key) = self.catalogue.key(series).filter(|_| !known) {
             self.live.series_added(series, key);
         }
+        let catalogue = &self.catalogue;
         self.writes += 1;
         self.stored.insert((series, timestamp), (value, self.writes));
-        drop(self.live.apply(producer, &[Point { series, timestamp, value }], self.now));
+        let keys = |id| catalogue.key(id).cloned();
+        drop(self.live.apply(producer, &[Point { series, timestamp, value }], self.now, &keys));
         Ok(())
     }
 
@@ -158,19 +160,9 @@ impl World {
         if self.subscriber.handles().len() >= limits::HANDLES_MAX {
             return Err(format!("a workflow may have {} handles", limits::HANDLES_MAX));
         }
-        let newest = self.points(&query, TimeRange::ALL).map(|(point, _)| point.timestamp).max();
-        let range = match query.window() {
-            Ok(Window::Absolute(range)) => range,
-            Ok(Window::Sliding { width_micros }) => {
-                TimeRange { start: newest.unwrap_or(0).saturating_sub(width_micros), end: i64::MAX }
-            }
-            // Nothing stored is looked at, or `subscribe` says why not.
-            Ok(Window::Running) | Err(_) => TimeRange { start: 0, end: -1 },
-        };
-        let mut history: Vec<(Point, u64)> = self.points(&query, range).collect();
+        let mut history: Vec<(Point, u64)> = self.points(&query, TimeRange::ALL).collect();
         history.sort_by_key(|(point, write)| (point.timestamp, *write));
-        let ids = self.catalogue.select(&query);
-        let series = ids.into_iter().filter_map(|id| Some((id, Arc::clone(self.catalogue.key(id)?))));
+        let series = self.catalogue.select(&query);
         let history = history.into_iter().map(|(point, _)| point);
         let handle = self.live.subscribe(&self.subscriber, &query, series, history, self.now);
         handle.map(HandleId::get).map_err(|error| error.to_string())
@@ -233,7 +225,8 @@ impl World {
                 }
                 Some(Step::Passes(time)) => {
                     self.now = self.now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-                    drop(self.live.tick(self.now));
+                    let catalogue = &self.catalogue;
+                    drop(self.live.tick(self.now, &|id| catalogue.key(id).cloned()));
                     break;
                 }
                 None => return Err(self.end()),
