@@ -113,9 +113,9 @@ impl World for Stopwatch {
     fn try_next(&self, _: u64) -> Option<Arc<[u8]>> {
         Some(Arc::clone(&self.event))
     }
-    fn subscribe(&self, _: &str) -> Result<u64, Refusal> {
+    fn subscribe(&self, _: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
         let _ = self.called.set(Instant::now());
-        Ok(1)
+        Box::pin(std::future::ready(Ok(1)))
     }
     fn free(&self, _: u64) -> bool {
         true
@@ -179,10 +179,12 @@ struct Joined {
 }
 
 impl World for Joined {
-    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
-        let query = Query::parse(query).map_err(|error| Refusal(error.to_string()))?;
-        let handle = self.engine.subscribe(&self.subscriber, &query).map_err(|error| Refusal(error.to_string()))?;
-        Ok(handle.get())
+    fn subscribe(&self, query: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
+        let refused = |error: &dyn std::fmt::Display| Refusal(error.to_string());
+        let query = Query::parse(query).map_err(|error| refused(&error));
+        let handle =
+            query.and_then(|query| self.engine.subscribe(&self.subscriber, &query).map_err(|error| refused(&error)));
+        Box::pin(std::future::ready(handle.map(HandleId::get)))
     }
     fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
         let update = self.subscriber.try_next(HandleId::new(id)?)?;

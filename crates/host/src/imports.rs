@@ -16,9 +16,11 @@ type Call<'a> = Caller<'a, Guest>;
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>, poll_sleep: Duration) -> wasmtime::Result<()> {
     use HostFunction::{FreeHandle, PollHandle, QueryHistory, QueryLive, WriteEvent, WritebackHttp, WritebackWs};
 
-    linker.func_wrap(IMPORT_MODULE, QueryLive.name(), |mut caller: Call<'_>, query: u32| {
-        let result = query_live(&mut caller, query);
-        caller.data_mut().settle(QueryLive, result, 0)
+    linker.func_wrap_async(IMPORT_MODULE, QueryLive.name(), |mut caller: Call<'_>, (query,): (u32,)| {
+        Box::new(async move {
+            let result = query_live(&mut caller, query).await;
+            caller.data_mut().settle(QueryLive, result, 0)
+        })
     })?;
     linker.func_wrap_async(IMPORT_MODULE, QueryHistory.name(), |mut caller: Call<'_>, (query,): (u32,)| {
         Box::new(async move {
@@ -67,11 +69,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>, poll_sleep: Duration) ->
 ///
 /// # Errors
 /// The Region, the query, or one handle too many.
-fn query_live(caller: &mut Call<'_>, query: u32) -> Result<u64, Failed> {
+async fn query_live(caller: &mut Call<'_>, query: u32) -> Result<u64, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let query = text(memory, query, "query", limits::QUERY_BYTES_MAX)?;
-    Ok(guest.handles.subscribe(query)?)
+    Ok(guest.handles.subscribe(query).await?)
 }
 
 /// The aggregate over what is stored.

@@ -65,11 +65,11 @@ impl Handles {
     }
 
     /// Registers a live query; the guest's number of it.
-    pub(crate) fn subscribe(&mut self, query: &str) -> Result<u64, String> {
+    pub(crate) async fn subscribe(&mut self, query: &str) -> Result<u64, String> {
         if self.open.len() >= self.handles_max {
             return Err(format!("{} handles are open, which is as many as a workflow may have", self.open.len()));
         }
-        let id = self.world.subscribe(query).map_err(|refusal| refusal.0)?;
+        let id = self.world.subscribe(query).await.map_err(|refusal| refusal.0)?;
         self.last += 1;
         self.open.insert(self.last, Handle { id, polled: 0 });
         Ok(self.last)
@@ -218,11 +218,11 @@ mod tests {
     }
 
     impl World for Queues {
-        fn subscribe(&self, _: &str) -> Result<u64, Refusal> {
+        fn subscribe(&self, _: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
             let mut waiting = self.waiting.lock().unwrap();
             let id = 101 + waiting.len() as u64;
             waiting.insert(id, VecDeque::new());
-            Ok(id)
+            Box::pin(std::future::ready(Ok(id)))
         }
         fn free(&self, id: u64) -> bool {
             // Its number stays taken.
@@ -284,10 +284,10 @@ mod tests {
         fn new(count: usize) -> Self {
             let world = Arc::<Queues>::default();
             let mut handles = Handles::new(world.clone(), 100);
-            for handle in 1..=count as u64 {
-                assert_eq!(handles.subscribe("q"), Ok(handle));
-            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            for handle in 1..=count as u64 {
+                assert_eq!(runtime.block_on(handles.subscribe("q")), Ok(handle));
+            }
             Self { world, handles, runtime }
         }
 

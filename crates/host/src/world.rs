@@ -32,11 +32,11 @@ pub struct NewEvent<'a> {
 /// [`slung_abi::limits`], and nothing else is known of them. A future is dropped unfinished when the workflow is
 /// stopped.
 pub trait World: Send + Sync + 'static {
-    /// Registers a live query. The answer is its id, never 0.
+    /// Registers a live query, which may have to read what is stored. The answer is its id, never 0.
     ///
     /// # Errors
-    /// The query is malformed, not possible as a live query, or there are too many.
-    fn subscribe(&self, query: &str) -> Result<u64, Refusal>;
+    /// The query is malformed, not possible as a live query, there are too many, or the store can't be read.
+    fn subscribe(&self, query: &str) -> BoxFuture<'_, Result<u64, Refusal>>;
 
     /// Ends a live query. Whether it was there.
     fn free(&self, id: u64) -> bool;

@@ -38,11 +38,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes the points away, for good, that a query means whose operator is none; given as text.
     fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>>;
 
-    /// Registers a live query, given as text: its updates, from now on.
+    /// Registers a live query, given as text, which may have to read what is stored: its updates, from now on. Dropping the
+    /// future half-way leaves nothing behind.
     ///
     /// # Errors
     /// [`QueryRefused`], also where the range is one that no live query can have.
-    fn live(&self, text: &str) -> Result<Updates, QueryRefused>;
+    fn live(&self, text: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>>;
 
     /// Whether writes are accepted.
     ///

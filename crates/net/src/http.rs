@@ -118,7 +118,7 @@ async fn dispatch(shared: &Shared, request: &Request<Incoming>, route: Route, st
         Route::Producers => upgrade(request),
         Route::Health => health(shared),
         Route::Query => query(shared, request.uri().query().unwrap_or_default()).await,
-        Route::Live => live(shared, request.uri().query().unwrap_or_default(), stop),
+        Route::Live => live(shared, request.uri().query().unwrap_or_default(), stop).await,
         Route::Metrics => metrics(shared),
     }
 }
@@ -212,7 +212,7 @@ async fn delete(shared: &Shared, request: &Request<Incoming>) -> Answer {
 }
 
 /// Updates as server-sent events, without ids: nobody can go on where he has left.
-fn live(shared: &Shared, parameters: &str, stop: &watch::Receiver<bool>) -> Answer {
+async fn live(shared: &Shared, parameters: &str, stop: &watch::Receiver<bool>) -> Answer {
     let text = match query_text(parameters, Route::Live) {
         Ok(text) => text,
         Err(message) => return error(StatusCode::BAD_REQUEST, "bad_request", &message),
@@ -225,7 +225,7 @@ fn live(shared: &Shared, parameters: &str, stop: &watch::Receiver<bool>) -> Answ
         let refused = error(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", &message);
         return with(refused, header::RETRY_AFTER, "10");
     };
-    match shared.backend.live(&text) {
+    match shared.backend.live(&text).await {
         Ok(updates) => {
             let events = Events::new(shared, updates, place, stop.clone());
             // The connection is over with the stream, so that the server need not ask what else is under way on it.

@@ -105,12 +105,14 @@ impl Backend for EngineBackend {
         })
     }
 
-    fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
-        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
-        query.window().map_err(|error| QueryRefused { at: Some(error.at(text)), what: error.to_string() })?;
-        let watch = Watch::new(Arc::clone(&self.engine), &query, Arc::clone(&self.watched))
-            .map_err(|error| QueryRefused { at: None, what: error.to_string() })?;
-        Ok(watch.boxed())
+    fn live(&self, text: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>> {
+        let not_live = Query::parse(text).ok().and_then(|query| query.window().err());
+        if let Some(error) = not_live {
+            let refused = QueryRefused { at: Some(error.at(text)), what: error.to_string() };
+            return std::future::ready(Err(refused)).boxed();
+        }
+        let (engine, watched) = (Arc::clone(&self.engine), Arc::clone(&self.watched));
+        self.blocking(text, move |_, query| Ok(Watch::new(engine, query, watched)?.boxed()))
     }
 
     fn health(&self) -> Result<(), String> {

@@ -38,14 +38,26 @@ pub(crate) struct WorkflowWorld {
     around: Surroundings,
     /// When the log last had a word on partial answers.
     warned: Mutex<Option<Instant>>,
+    subscription: Arc<Subscription>,
+}
+
+/// All live queries of one workflow; they end with it.
+struct Subscription {
+    engine: Arc<Engine>,
     subscriber: Arc<Subscriber>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.engine.remove(&self.subscriber);
+    }
 }
 
 impl WorkflowWorld {
     /// Nothing is subscribed yet.
     pub(crate) fn new(name: String, around: Surroundings) -> Self {
-        let subscriber = around.engine.subscriber();
-        Self { name, around, warned: Mutex::default(), subscriber }
+        let (engine, subscriber) = (Arc::clone(&around.engine), around.engine.subscriber());
+        Self { name, around, warned: Mutex::default(), subscription: Arc::new(Subscription { engine, subscriber }) }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
@@ -60,13 +72,7 @@ impl WorkflowWorld {
 
     /// Where its updates arrive.
     pub(crate) fn subscriber(&self) -> Arc<Subscriber> {
-        Arc::clone(&self.subscriber)
-    }
-}
-
-impl Drop for WorkflowWorld {
-    fn drop(&mut self) {
-        self.around.engine.remove(&self.subscriber);
+        Arc::clone(&self.subscription.subscriber)
     }
 }
 
@@ -75,30 +81,36 @@ fn refusal(error: impl std::fmt::Display) -> Refusal {
 }
 
 impl World for WorkflowWorld {
-    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
-        let query = Query::parse(query).map_err(refusal)?;
-        let handle = self.around.engine.subscribe(&self.subscriber, &query).map_err(refusal)?;
-        Ok(handle.get())
+    fn subscribe(&self, query: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
+        let query = Query::parse(query).map_err(refusal);
+        let (engine, subscription) = (Arc::clone(&self.around.engine), Arc::clone(&self.subscription));
+        async move {
+            let query = query?;
+            // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
+            let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &query)).await;
+            done.map_err(refusal)?.map(HandleId::get).map_err(refusal)
+        }
+        .boxed()
     }
 
     fn free(&self, id: u64) -> bool {
-        HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscriber, handle))
+        HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscription.subscriber, handle))
     }
 
     fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
-        self.subscriber.try_next(HandleId::new(id)?).map(|update| event_json(&update))
+        self.subscription.subscriber.try_next(HandleId::new(id)?).map(|update| event_json(&update))
     }
 
     fn has_waiting(&self, id: u64) -> bool {
-        HandleId::new(id).is_some_and(|handle| self.subscriber.has_waiting(handle))
+        HandleId::new(id).is_some_and(|handle| self.subscription.subscriber.has_waiting(handle))
     }
 
     fn arrivals(&self) -> u64 {
-        self.subscriber.arrivals()
+        self.subscription.subscriber.arrivals()
     }
 
     fn wake_on_arrival(&self, waker: &Waker) {
-        self.subscriber.wake_on_arrival(waker);
+        self.subscription.subscriber.wake_on_arrival(waker);
     }
 
     fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {

@@ -57,7 +57,7 @@ fn windows_are_told_what_is_left() {
         let ranges = [":[2m]".to_owned(), format!(":{absolute}"), String::new()];
         let [sliding, fixed, running] = ranges.map(|range| subscribe(&engine, &subscriber, &range));
         engine.write(None, &points[150..]).unwrap();
-        [&sliding, &fixed, &running].map(|handles| told(&subscriber, handles));
+        [&sliding, &fixed, &running].into_iter().for_each(|handles| drop(told(&subscriber, handles)));
         let panes = |handle| matches!(engine.window_stats(handle).unwrap().state, WindowState::Panes { .. });
         assert_eq!(panes(sliding[0]), !exact);
 

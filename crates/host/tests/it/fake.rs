@@ -120,16 +120,18 @@ fn refused(text: &str) -> Result<(), Refusal> {
 }
 
 impl World for Fake {
-    fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
+    fn subscribe(&self, query: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
         self.ask(Asked::Subscribe(query.to_owned()));
-        refused(query)?;
-        let mut inside = self.lock();
-        inside.last += 1;
-        let id = inside.last;
-        let waiting = std::mem::take(&mut inside.waiting);
-        inside.arrivals += waiting.len() as u64;
-        inside.queues.insert(id, waiting);
-        Ok(id)
+        let subscribed = refused(query).map(|()| {
+            let mut inside = self.lock();
+            inside.last += 1;
+            let id = inside.last;
+            let waiting = std::mem::take(&mut inside.waiting);
+            inside.arrivals += waiting.len() as u64;
+            inside.queues.insert(id, waiting);
+            id
+        });
+        Box::pin(std::future::ready(subscribed))
     }
 
     fn free(&self, id: u64) -> bool {

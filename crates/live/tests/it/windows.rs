@@ -327,7 +327,7 @@ fn a_sliding_window_that_is_too_big_goes_over_to_panes() {
     let point = |i: i64| at(i * 100_000, i as f64);
     world.write(&(0..100).map(point).collect::<Vec<_>>());
     assert!(handles.iter().all(|handle| world.live.window_stats(*handle).unwrap().state == WindowState::Exact));
-    handles.map(|handle| world.values(handle));
+    handles.iter().for_each(|handle| drop(world.updates(*handle)));
     world.write(&[point(100)]);
     for handle in handles {
         let stats = world.live.window_stats(handle).unwrap();
@@ -362,7 +362,7 @@ fn a_sliding_window_that_is_too_big_goes_over_to_panes() {
     // A further handle shares it; and time alone empties it.
     let again = world.subscribe(&format!("COUNT:temp:[]:[{width}us]"));
     assert_eq!(world.live.stats().windows, queries.len());
-    handles.map(|handle| world.values(handle));
+    handles.iter().for_each(|handle| drop(world.updates(*handle)));
     world.pass(width + 20_000);
     assert_eq!(
         (world.values(again), world.values(handles[0]), world.values(handles[2])),

@@ -218,7 +218,25 @@ impl Backend for Fake {
         .boxed()
     }
 
-    fn live(&self, text: &str) -> Result<Updates, QueryRefused> {
+    fn live(&self, text: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>> {
+        std::future::ready(self.watch(text)).boxed()
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.state(|state| state.failed.clone()).map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> String {
+        self.state(|state| state.metrics.clone())
+    }
+
+    fn producer_closed(&self, producer: ProducerId) {
+        self.state(|state| state.closed.push(producer.get()));
+    }
+}
+
+impl Fake {
+    fn watch(&self, text: &str) -> Result<Updates, QueryRefused> {
         if let Some(why) = self.state(|state| state.failed.clone()) {
             return Err(QueryRefused { at: None, what: why });
         }
@@ -234,17 +252,5 @@ impl Backend for Fake {
             polled
         });
         Ok(updates.boxed())
-    }
-
-    fn health(&self) -> Result<(), String> {
-        self.state(|state| state.failed.clone()).map_or(Ok(()), Err)
-    }
-
-    fn metrics(&self) -> String {
-        self.state(|state| state.metrics.clone())
-    }
-
-    fn producer_closed(&self, producer: ProducerId) {
-        self.state(|state| state.closed.push(producer.get()));
     }
 }
