@@ -7,11 +7,11 @@ use std::task::Waker;
 use slung_model::{Aggregate, Op, Point, ProducerId, Query, SeriesId, SeriesKey};
 
 use crate::time::Passed;
-use crate::update::{OpenProducers, Producers};
+use crate::update::{Change, OpenProducers};
 use crate::window::{Room, Taken, Window};
-use crate::{Error, HandleId, Subscriber, Update};
+use crate::{Error, HandleId, Subscriber};
 
-/// The updates that may wait per handle: some 100 KiB for a guest that stands still.
+/// The updates that may wait per handle: some 70 KiB for a guest that stands still.
 pub const QUEUE_UPDATES_MAX: usize = 1024;
 
 /// Limits. None of them is reached by accident; what happens beyond each is said with it.
@@ -362,14 +362,8 @@ impl Live {
                     }
                 };
                 if let Some((value, state)) = made {
-                    let update = Update {
-                        timestamp: point.timestamp,
-                        value,
-                        key: Arc::clone(&feed.key),
-                        producers: Producers::from(producer),
-                        state,
-                    };
-                    slot.tell(update, &self.open, &mut wakes);
+                    let change = Change { timestamp: point.timestamp, value, key: &feed.key, producer, state };
+                    slot.tell(&change, &self.open, &mut wakes);
                 }
             }
         }
@@ -402,8 +396,8 @@ impl Live {
                 if let Window::Slide(sliding) = &mut slot.window {
                     sliding.tell(passed);
                 }
-                let update = Update { timestamp, value, key, producers: Producers::default(), state };
-                slot.tell(update, &self.open, &mut wakes);
+                let change = Change { timestamp, value, key: &key, producer: None, state };
+                slot.tell(&change, &self.open, &mut wakes);
             }
             *due = slot.window.due();
         }
@@ -467,13 +461,12 @@ impl Slot {
     }
 
     /// Queues one update for everyone who reads the window.
-    fn tell(&self, update: Update, open: &OpenProducers, wakes: &mut Wakes) {
-        let Some((last, others)) = self.readers.split_last() else { return };
-        let update = Arc::new(update);
-        for reader in others {
-            wakes.0.extend(reader.subscriber.deliver(reader.handle, Arc::clone(&update), open));
+    fn tell(&self, change: &Change<'_>, open: &OpenProducers, wakes: &mut Wakes) {
+        for reader in &self.readers {
+            if let Some(waker) = reader.subscriber.deliver(reader.handle, change, open) {
+                wakes.0.push(waker);
+            }
         }
-        wakes.0.extend(last.subscriber.deliver(last.handle, update, open));
     }
 
     /// What the query tells of an aggregate: its value, and the state behind it where it has one.
