@@ -11,11 +11,11 @@ use crate::loading::{Loading, Place, Recorded};
 use crate::panes::PANES;
 use crate::time::Passed;
 use crate::total::Seen;
-use crate::update::{OpenProducers, Producers};
+use crate::update::{Change, OpenProducers};
 use crate::window::{Taken, Window};
-use crate::{Error, HandleId, Subscriber, Update};
+use crate::{Error, HandleId, Subscriber};
 
-/// The updates that may wait per handle: some 100 KiB for a guest that stands still.
+/// The updates that may wait per handle: some 70 KiB for a guest that stands still.
 pub const QUEUE_UPDATES_MAX: usize = 1024;
 
 /// Giving up the points of a window that takes less than this gains nothing: its panes would take as much.
@@ -435,7 +435,8 @@ impl Live {
             && seen.count != shown
             && let Some(key) = key_of(&mut self.keys, series, keys)
         {
-            slot.tell_seen(&seen, timestamp, key, None, &self.open, &mut self.counts, &mut wakes);
+            let cause = Cause { timestamp, key, producer: None };
+            slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
         }
         self.make_room(false);
         wakes
@@ -540,15 +541,13 @@ impl Live {
                         }
                     }
                     Taken::Raw => {
-                        let (value, producers) = (point.value, Producers::from(producer));
-                        let update =
-                            Update { timestamp: point.timestamp, value, key: Arc::clone(key), producers, state: None };
-                        slot.tell(update, &self.open, &mut wakes);
+                        let (timestamp, value) = (point.timestamp, point.value);
+                        slot.tell(&Change { timestamp, value, key, producer, state: None }, &self.open, &mut wakes);
                     }
                     Taken::Changed => {
                         if let Some(seen) = window.seen() {
-                            let (at, counts) = (point.timestamp, &mut self.counts);
-                            slot.tell_seen(&seen, at, key, producer, &self.open, counts, &mut wakes);
+                            let cause = Cause { timestamp: point.timestamp, key, producer };
+                            slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
                         }
                     }
                 }
@@ -585,7 +584,8 @@ impl Live {
             if let (Some((timestamp, key)), Some(_), true) = (key, seen.answer(slot.query.op()), changes) {
                 sliding.tell(arrival.passed);
                 *due = sliding.due();
-                slot.tell_seen(&seen, timestamp, key, None, &self.open, &mut self.counts, &mut wakes);
+                let cause = Cause { timestamp, key, producer: None };
+                slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
             } else {
                 *due = sliding.due();
             }
@@ -667,6 +667,13 @@ impl Live {
     }
 }
 
+/// What an update is told of: the event that caused it, or the newest that the window has seen.
+struct Cause<'c> {
+    timestamp: i64,
+    key: &'c Arc<SeriesKey>,
+    producer: Option<ProducerId>,
+}
+
 /// The key of a series, asked for once.
 fn key_of<'k>(
     known: &'k mut Vec<Option<Arc<SeriesKey>>>,
@@ -701,14 +708,11 @@ impl Slot {
     }
 
     /// Queues what is to be seen for everyone who reads the window, if there is anything to tell.
-    #[expect(clippy::too_many_arguments, reason = "the fields of an update, and what belongs to all windows")]
     #[inline]
     fn tell_seen(
         &mut self,
         seen: &Seen,
-        timestamp: i64,
-        key: &Arc<SeriesKey>,
-        producer: Option<ProducerId>,
+        cause: &Cause<'_>,
         open: &OpenProducers,
         counts: &mut Counts,
         wakes: &mut Wakes,
@@ -717,17 +721,16 @@ impl Slot {
         let is_saturated = seen.aggregate.is_saturated();
         counts.sums_saturated += u64::from(is_saturated && !self.saturated);
         self.saturated = is_saturated;
-        let producers = Producers::from(producer);
-        self.tell(Update { timestamp, value, key: Arc::clone(key), producers, state }, open, wakes);
+        let Cause { timestamp, key, producer } = *cause;
+        self.tell(&Change { timestamp, value, key, producer, state }, open, wakes);
     }
 
     /// Queues one update for everyone who reads the window.
-    fn tell(&self, update: Update, open: &OpenProducers, wakes: &mut Wakes) {
-        let Some((last, others)) = self.readers.split_last() else { return };
-        let update = Arc::new(update);
-        for reader in others {
-            wakes.0.extend(reader.subscriber.deliver(reader.handle, Arc::clone(&update), open));
+    fn tell(&self, change: &Change<'_>, open: &OpenProducers, wakes: &mut Wakes) {
+        for reader in &self.readers {
+            if let Some(waker) = reader.subscriber.deliver(reader.handle, change, open) {
+                wakes.0.push(waker);
+            }
         }
-        wakes.0.extend(last.subscriber.deliver(last.handle, update, open));
     }
 }

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::update::OpenProducers;
+use crate::update::{Change, OpenProducers};
 use crate::{HandleId, Update};
+
+/// Room for so many updates stays with a queue that was longer once and is empty now; the rest goes back.
+const KEPT_UPDATES_MAX: usize = 16;
 
 /// Who reads the updates of some live queries: one workflow, or one stream of updates over HTTP.
 ///
@@ -35,7 +38,7 @@ struct State {
 struct Queue {
     handle: HandleId,
     raw: bool,
-    waiting: VecDeque<Arc<Update>>,
+    waiting: VecDeque<Update>,
     stats: HandleStats,
     /// See [`crate::Producers`]: the number of closings after which nothing closed was found.
     scanned: u64,
@@ -79,12 +82,18 @@ impl Subscriber {
     }
 
     /// The handle's next update, in order; `None` where nothing waits or the handle is not this subscriber's.
-    pub fn try_next(&self, handle: HandleId) -> Option<Arc<Update>> {
+    pub fn try_next(&self, handle: HandleId) -> Option<Update> {
         let mut state = self.lock();
         let queue = state.queue(handle)?;
-        let update = queue.waiting.pop_front()?;
+        if queue.waiting.is_empty() {
+            return None;
+        }
         queue.stats.delivered += 1;
-        Some(update)
+        let update = queue.waiting.pop_front();
+        if queue.waiting.is_empty() && queue.waiting.capacity() > KEPT_UPDATES_MAX {
+            queue.waiting.shrink_to(KEPT_UPDATES_MAX);
+        }
+        update
     }
 
     /// Whether an update waits for that handle.
@@ -151,13 +160,16 @@ impl Subscriber {
     }
 
     /// Queues an update, and hands out the waker that is to be woken for it, once no lock is held any more.
-    pub(crate) fn deliver(&self, handle: HandleId, update: Arc<Update>, open: &OpenProducers) -> Option<Waker> {
+    pub(crate) fn deliver(&self, handle: HandleId, change: &Change<'_>, open: &OpenProducers) -> Option<Waker> {
+        // Made before the lock: the lock is held for less, and what was just written is not copied at once, which is slow.
+        let update = change.update();
         let mut guard = self.lock();
         let state = &mut *guard;
         let queue = state.queue(handle)?;
         queue.push(update, self.queue_updates_max, open);
-        // Before the wake-up, and before the lock is free: who sees the update sees the count.
-        self.arrivals.fetch_add(1, Ordering::Release);
+        // Before the wake-up, and before the lock is free: who sees the update sees the count. Only who has the
+        // lock writes it, so it needs no locked instruction.
+        self.arrivals.store(self.arrivals.load(Ordering::Relaxed) + 1, Ordering::Release);
         state.waker.take()
     }
 
@@ -175,7 +187,7 @@ impl State {
 }
 
 impl Queue {
-    fn push(&mut self, update: Arc<Update>, queue_updates_max: usize, open: &OpenProducers) {
+    fn push(&mut self, update: Update, queue_updates_max: usize, open: &OpenProducers) {
         if self.waiting.len() < queue_updates_max {
             self.waiting.push_back(update);
         } else if self.raw {
@@ -183,7 +195,7 @@ impl Queue {
             self.waiting.push_back(update);
             self.stats.dropped += 1;
         } else if let Some(newest) = self.waiting.back_mut() {
-            Arc::make_mut(newest).merge(&update, open, &mut self.scanned);
+            newest.merge(update, open, &mut self.scanned);
             self.stats.merged += 1;
         }
     }

@@ -60,12 +60,40 @@ pub struct Update {
     pub state: Option<(f64, u64)>,
 }
 
+/// What an update is made of: borrowed, so that each reader's own is put together where it is needed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change<'a> {
+    /// As [`Update::timestamp`].
+    pub(crate) timestamp: i64,
+    /// As [`Update::value`].
+    pub(crate) value: f64,
+    /// As [`Update::key`].
+    pub(crate) key: &'a Arc<SeriesKey>,
+    /// The connection whose event caused it. `None` where time did, or the event came by none.
+    pub(crate) producer: Option<ProducerId>,
+    /// As [`Update::state`].
+    pub(crate) state: Option<(f64, u64)>,
+}
+
+impl Change<'_> {
+    /// One reader's own.
+    pub(crate) fn update(&self) -> Update {
+        Update {
+            timestamp: self.timestamp,
+            value: self.value,
+            key: Arc::clone(self.key),
+            producers: Producers::from(self.producer),
+            state: self.state,
+        }
+    }
+}
+
 impl Update {
     /// Becomes the later one, without losing whose events were in it.
-    pub(crate) fn merge(&mut self, later: &Self, open: &OpenProducers, scanned: &mut u64) {
+    pub(crate) fn merge(&mut self, later: Self, open: &OpenProducers, scanned: &mut u64) {
         self.timestamp = self.timestamp.max(later.timestamp);
         self.value = later.value;
-        self.key = Arc::clone(&later.key);
+        self.key = later.key;
         self.state = later.state;
         for producer in later.producers.iter() {
             self.producers.add(*producer, open, scanned);

@@ -25,7 +25,7 @@ fn one_window_and_one_update_for_all_handles_of_a_query() {
     assert_eq!(update.value, 5.0);
     let updates = world.updates(first);
     assert_eq!(updates.len(), 3);
-    assert!(Arc::ptr_eq(&updates[2], &update));
+    assert_eq!(updates[2], update);
 
     // The window is there as long as anyone reads it.
     let subscriber = Arc::clone(&world.subscriber);

@@ -54,7 +54,7 @@ impl World {
         drop(self.live.tick(self.now, &keys));
     }
 
-    pub(crate) fn updates(&self, handle: HandleId) -> Vec<Arc<Update>> {
+    pub(crate) fn updates(&self, handle: HandleId) -> Vec<Update> {
         std::iter::from_fn(|| self.subscriber.try_next(handle)).collect()
     }
 
