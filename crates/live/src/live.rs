@@ -306,6 +306,7 @@ impl Live {
             arrival: self.passed.arrival(now),
             again: false,
             window_points_max: self.options.window_points_max,
+            expected: 0,
         })
     }
 
@@ -342,8 +343,8 @@ impl Live {
         }
         let query = Arc::clone(&slot.query);
         let window = Window::new(query.op(), query.window().ok()?);
-        let mut loading =
-            Loading { place, query, window, arrival, again: true, window_points_max: self.options.window_points_max };
+        let window_points_max = self.options.window_points_max;
+        let mut loading = Loading { place, query, window, arrival, again: true, window_points_max, expected: 0 };
         loading.restart(arrival, self.window(place));
         Some(loading)
     }
