@@ -7,6 +7,7 @@ mod error;
 mod live;
 mod points;
 mod subscriber;
+mod sync;
 mod time;
 mod update;
 mod window;
