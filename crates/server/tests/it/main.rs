@@ -8,5 +8,6 @@ mod idle;
 mod ingest;
 mod kill;
 mod live;
+mod nab;
 mod server;
 mod workflows;
