@@ -4,10 +4,12 @@
 mod commands;
 mod directory;
 mod durability;
+mod guest;
 mod idle;
 mod ingest;
 mod kill;
 mod live;
 mod nab;
 mod server;
+mod silence;
 mod workflows;
