@@ -1,5 +1,6 @@
 //! What a workflow can reach: the host's trait on top of the engine, the producers' connections and the HTTP client.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use slung_store::Damage;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::warn;
+
+use crate::writes::Writes;
 
 /// Until a workflow's partial answers are worth another line in the log.
 const PARTIAL_REPEAT: Duration = Duration::from_secs(60);
@@ -39,13 +42,15 @@ pub(crate) struct WorkflowWorld {
     /// When the log last had a word on partial answers.
     warned: Mutex<Option<Instant>>,
     subscriber: Arc<Subscriber>,
+    writes: Arc<Writes>,
 }
 
 impl WorkflowWorld {
-    /// Nothing is subscribed yet.
-    pub(crate) fn new(name: String, around: Surroundings) -> Self {
+    /// Nothing is subscribed yet, nothing written.
+    pub(crate) fn new(name: String, around: Surroundings, writes_per_second_max: NonZeroU32) -> Self {
         let subscriber = around.engine.subscriber();
-        Self { name, around, warned: Mutex::default(), subscriber }
+        let writes = Arc::new(Writes::new(writes_per_second_max));
+        Self { name, around, warned: Mutex::default(), subscriber, writes }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
@@ -56,6 +61,27 @@ impl WorkflowWorld {
             *warned = Some(now);
             warn!("workflow {}: the answer to {query} is a partial one: {damage}", self.name);
         }
+    }
+
+    /// The point of an event that may be written. Tells the operator, once, where it will come back to its writer.
+    fn point(&self, event: NewEvent<'_>) -> Result<Point, Refusal> {
+        self.writes.admit().map_err(Refusal)?;
+        let NewEvent { timestamp, value, series, tags } = event;
+        let key = SeriesKey::new(series, tags).map_err(refusal)?;
+        let series = self.around.engine.resolve(&key).map_err(refusal)?;
+        if let Some(query) = self.writes.fed(series, &key, timestamp) {
+            warn!(
+                "workflow {}: it writes to {key}, which its own live query {query} reads: what it writes comes back to \
+                 it, perhaps for ever; let it write under a name or tag that it does not read",
+                self.name
+            );
+        }
+        Ok(Point { series, timestamp, value })
+    }
+
+    /// What it has written.
+    pub(crate) fn writes(&self) -> Arc<Writes> {
+        Arc::clone(&self.writes)
     }
 
     /// Where its updates arrive.
@@ -78,10 +104,12 @@ impl World for WorkflowWorld {
     fn subscribe(&self, query: &str) -> Result<u64, Refusal> {
         let query = Query::parse(query).map_err(refusal)?;
         let handle = self.around.engine.subscribe(&self.subscriber, &query).map_err(refusal)?;
+        self.writes.subscribed(handle.get(), query);
         Ok(handle.get())
     }
 
     fn free(&self, id: u64) -> bool {
+        self.writes.freed(id);
         HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscriber, handle))
     }
 
@@ -123,11 +151,7 @@ impl World for WorkflowWorld {
     }
 
     fn write(&self, event: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
-        let NewEvent { timestamp, value, series, tags } = event;
-        let point = SeriesKey::new(series, tags)
-            .map_err(refusal)
-            .and_then(|key| self.around.engine.resolve(&key).map_err(refusal))
-            .map(|series| Point { series, timestamp, value });
+        let point = self.point(event);
         async move {
             let point = point?;
             let mut durable = self.around.durable.clone();

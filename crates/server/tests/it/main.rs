@@ -4,6 +4,7 @@
 mod commands;
 mod directory;
 mod durability;
+mod feedback;
 mod guest;
 mod idle;
 mod ingest;
