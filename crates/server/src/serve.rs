@@ -76,13 +76,13 @@ pub(crate) struct Running {
 impl Running {
     /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, workflows, store } = config;
+        let Config { listen, data, allow_hosts, workflows, store, live } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, loaded) = spawn_blocking(move || load(workflows)).await??;
 
         let opened = spawn_blocking(move || {
-            let options = slung_engine::Options { store, ..slung_engine::Options::default() };
+            let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
             let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
             opened
                 .with_context(|| format!("data directory {}", data.display()))
