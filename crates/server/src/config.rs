@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+use slung_host::StartOptions;
 
 use crate::cli::ServeArgs;
 
 /// Longest name of a workflow, bytes: it is a label in logs and metrics.
 const WORKFLOW_NAME_BYTES_MAX: usize = 64;
-/// Events that a workflow may write in a second, where nothing else is said: many more than alerts and derived series
-/// come to, and no more than some 3.5 GB of points a day, at 4 bytes each, from one that runs away.
-pub(crate) const WRITES_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not 0");
 
 /// Everything that `slung serve` needs to know.
 #[derive(Debug, PartialEq)]
@@ -42,8 +40,7 @@ pub(crate) struct WorkflowConfig {
     /// Its environment variables.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
-    /// Events that it may write in a second, at least 1; by default [`WRITES_PER_SECOND_MAX`]. What is beyond that is
-    /// refused to the workflow, not queued.
+    /// Events that it may write in a second; more are refused to it.
     #[serde(default = "writes_per_second_max")]
     pub(crate) writes_per_second_max: NonZeroU32,
 }
@@ -51,12 +48,12 @@ pub(crate) struct WorkflowConfig {
 impl WorkflowConfig {
     /// That module, and everything else as by default.
     pub(crate) fn new(file: PathBuf) -> Self {
-        Self { file, env: BTreeMap::new(), writes_per_second_max: WRITES_PER_SECOND_MAX }
+        Self { file, env: BTreeMap::new(), writes_per_second_max: writes_per_second_max() }
     }
 }
 
 fn writes_per_second_max() -> NonZeroU32 {
-    WRITES_PER_SECOND_MAX
+    StartOptions::default().writes_per_second_max
 }
 
 impl Default for Config {
@@ -408,7 +405,7 @@ mod tests {
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
         assert!(!workflows.is_empty());
         for WorkflowConfig { file: _, env, writes_per_second_max } in workflows.values() {
-            assert!(!env.is_empty() && *writes_per_second_max == WRITES_PER_SECOND_MAX);
+            assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
         }
         assert!(example.contains("\nwrites_per_second_max = "), "where it is missing, it has its default, too");
         for command in crate::cli::Cli::command().get_subcommands() {
