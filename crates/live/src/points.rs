@@ -4,7 +4,8 @@
 //! lie in blocks, each with its own total, and what leaves is left out of totals that are made anew now and then:
 //! the two-stack queue (Tangwongsan, Hirzel, Schneider: "General Incremental Sliding-Window Aggregation", VLDB 2015, tell
 //! of it and its kin), one level up. For the blocks in front there is the total of each tail of them, for the first
-//! block that of each tail of its points, for the blocks behind one total of them all; three merges give the whole.
+//! block that of each tail of its points with the blocks in front, for the blocks behind one total of them all; one merge
+//! gives the whole, or two where something late came to the blocks in front.
 //! A point that arrives late is pushed into those that it belongs to. Only a replaced value makes one block and the
 //! totals over it be computed again.
 
@@ -38,8 +39,10 @@ struct Block<T> {
     series: Vec<SeriesId>,
     /// How many at the front have left; other than 0 in the first block only, and only while it is open.
     gone: usize,
-    /// Of those that are there; not kept up to date while the block is open.
+    /// Of those that are there; not kept up to date while the block is open, or as [`Block::is_growing`] says.
     total: T,
+    /// Points are put to its end, and its total waits until somebody asks: at once it is several times as cheap.
+    is_growing: bool,
 }
 
 impl<T: Total> Block<T> {
@@ -50,6 +53,7 @@ impl<T: Total> Block<T> {
             series: Vec::with_capacity(points),
             gone: 0,
             total: T::default(),
+            is_growing: false,
         }
     }
 
@@ -83,9 +87,24 @@ impl<T: Total> Block<T> {
         self.key(self.len() - 1)
     }
 
-    /// Where the points not older than `start` begin.
+    /// Where the points not older than `start` begin. The first ones are looked at first: in a stream one leaves at a time.
+    #[inline]
     fn start(&self, start: i64) -> usize {
-        self.gone + self.timestamps[self.gone..].partition_point(|timestamp| *timestamp < start)
+        let live = &self.timestamps[self.gone..];
+        let few = live.iter().take(2).take_while(|timestamp| **timestamp < start).count();
+        self.gone + if few < 2 { few } else { live.partition_point(|timestamp| *timestamp < start) }
+    }
+
+    /// Of those that are there, unless it is open.
+    fn total(&self) -> T {
+        if self.is_growing { T::of(&self.values) } else { self.total }
+    }
+
+    /// The same, once for all.
+    fn settle(&mut self) {
+        if self.is_growing {
+            (self.total, self.is_growing) = (T::of(&self.values), false);
+        }
     }
 
     /// The place of a key: found, or to be put.
@@ -133,8 +152,8 @@ impl<T: Total> Block<T> {
         self.timestamps.shrink_to_fit();
         self.values.shrink_to_fit();
         self.series.shrink_to_fit();
-        self.total = T::of(&self.values);
-        Self { total: T::of(&values), timestamps, values, series, gone: 0 }
+        (self.total, self.is_growing) = (T::of(&self.values), false);
+        Self { total: T::of(&values), timestamps, values, series, gone: 0, is_growing: false }
     }
 }
 
@@ -148,8 +167,12 @@ pub(crate) struct Points<T> {
     len: usize,
     /// For how many points there is memory in the blocks.
     room: usize,
-    /// `open[i]`: total of the last i + 1 points of the first block.
+    /// `open[i]`: total of the last i + 1 points of the first block, and of `front`.
     open: Vec<T>,
+    /// Total of the blocks in front when the first one was opened.
+    front: T,
+    /// Total of what came to them since then, if anything did.
+    late: Option<T>,
     /// `tails[i]`: total of the last i + 1 of the blocks in front.
     tails: Vec<T>,
     /// Total of the blocks behind.
@@ -164,7 +187,7 @@ impl<T: Total> Points<T> {
             let block = Block::of(points);
             all.len += block.len();
             all.room += block.values.capacity();
-            all.behind.merge(&block.total);
+            all.behind.merge(&block.total());
             all.blocks.push_back(block);
         }
         all
@@ -181,6 +204,12 @@ impl<T: Total> Points<T> {
         self.room * POINT + self.blocks.capacity() * size_of::<Block<T>>() + totals * size_of::<T>()
     }
 
+    /// The timestamp of the first one.
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<i64> {
+        self.blocks.front().map(|block| block.timestamps[block.gone])
+    }
+
     /// The first one.
     pub(crate) fn first(&self) -> Option<First> {
         let block = self.blocks.front()?;
@@ -192,8 +221,11 @@ impl<T: Total> Points<T> {
     #[inline]
     pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
-        for part in [self.tails.last(), self.open.last()].into_iter().flatten() {
+        if let Some(part) = self.open.last().or(self.tails.last()) {
             total.merge(part);
+        }
+        if let Some(late) = &self.late {
+            total.merge(late);
         }
         total
     }
@@ -206,7 +238,8 @@ impl<T: Total> Points<T> {
             let at = block.start(start);
             let is_whole = at == block.gone;
             if is_whole {
-                total.merge(if index == 0 { self.open.last().unwrap_or(&block.total) } else { &block.total });
+                let is_open = index == 0 && !self.open.is_empty();
+                total.merge(&if is_open { T::of(block.live_values()) } else { block.total() });
             } else if at < block.len() {
                 total.merge(&T::of(&block.values[at..]));
             }
@@ -269,9 +302,9 @@ impl<T: Total> Points<T> {
     #[inline]
     pub(crate) fn evict(&mut self, start: i64, mut leaves: impl FnMut(f64)) {
         while let Some(block) = self.blocks.front()
-            && block.first().0 < start
+            && block.timestamps[block.gone] < start
         {
-            if block.last().0 < start {
+            if block.timestamps[block.len() - 1] < start {
                 block.live_values().iter().for_each(|value| leaves(*value));
                 self.drop_first_block();
             } else {
@@ -298,7 +331,7 @@ impl<T: Total> Points<T> {
         block.timestamps.push(point.timestamp);
         block.values.push(point.value);
         block.series.push(point.series);
-        block.total.push(point.value);
+        block.is_growing = true;
     }
 
     /// Takes a point that is not newer than the newest.
@@ -317,12 +350,14 @@ impl<T: Total> Points<T> {
         let block = &mut self.blocks[index];
         self.room += block.grow();
         block.insert(at, point);
-        block.total.push(point.value);
+        if !block.is_growing {
+            block.total.push(point.value);
+        }
         let newer_points = block.len() - 1 - at;
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
             // The tail that begins with this point is new; the longer ones have it too.
-            let mut tail = self.open[..newer_points].last().copied().unwrap_or_default();
+            let mut tail = self.open[..newer_points].last().copied().unwrap_or(self.front);
             tail.push(point.value);
             self.open.insert(newer_points, tail);
             for longer in &mut self.open[newer_points + 1..] {
@@ -332,6 +367,9 @@ impl<T: Total> Points<T> {
             let newer_blocks = opened + self.tails.len() - 1 - index;
             for tail in &mut self.tails[newer_blocks..] {
                 tail.push(point.value);
+            }
+            if opened > 0 {
+                self.late.get_or_insert_default().push(point.value);
             }
         } else {
             self.behind.push(point.value);
@@ -357,9 +395,12 @@ impl<T: Total> Points<T> {
             self.open_from(newer_points);
             return before;
         }
-        block.total = T::of(&block.values);
+        (block.total, block.is_growing) = (T::of(&block.values), false);
         if index < opened + self.tails.len() {
             self.tails_from(opened + self.tails.len() - 1 - index);
+            if opened > 0 {
+                self.open_first();
+            }
         } else {
             self.behind = self.merged(opened + self.tails.len()..self.blocks.len());
         }
@@ -371,8 +412,8 @@ impl<T: Total> Points<T> {
         if !self.open.is_empty() {
             let first = &mut self.blocks[0];
             first.close();
-            first.total = self.open[self.open.len() - 1];
-            self.open.clear();
+            (first.total, first.is_growing) = (T::of(&first.values), false);
+            self.close_first();
         }
         self.tails.clear();
         self.behind = self.merged(0..self.blocks.len());
@@ -393,7 +434,7 @@ impl<T: Total> Points<T> {
             }
             self.tails.pop();
         } else {
-            self.open.clear();
+            self.close_first();
         }
         if let Some(block) = self.blocks.pop_front() {
             self.len -= block.live_values().len();
@@ -408,7 +449,7 @@ impl<T: Total> Points<T> {
                 self.bring_to_front();
             }
             self.tails.pop();
-            self.open_from(0);
+            self.open_first();
         }
         self.open.truncate(self.open.len() - count);
         self.len -= count;
@@ -427,15 +468,29 @@ impl<T: Total> Points<T> {
         let last = usize::from(!self.open.is_empty()) + self.tails.len();
         let mut tail = self.tails[..keep].last().copied().unwrap_or_default();
         for shorter in keep..self.tails.len() {
-            tail.merge(&self.blocks[last - 1 - shorter].total);
+            let block = &mut self.blocks[last - 1 - shorter];
+            block.settle();
+            tail.merge(&block.total);
             self.tails[shorter] = tail;
         }
     }
 
-    /// Computes the tails of the first block's points, but for the `keep` shortest.
+    /// Computes the tails of the first block's points, which is none of those in front any more.
+    fn open_first(&mut self) {
+        self.front = self.tails.last().copied().unwrap_or_default();
+        self.late = None;
+        self.open_from(0);
+    }
+
+    fn close_first(&mut self) {
+        self.open.clear();
+        self.late = None;
+    }
+
+    /// Computes them again, but for the `keep` shortest.
     fn open_from(&mut self, keep: usize) {
         self.open.truncate(keep);
-        let mut tail = self.open.last().copied().unwrap_or_default();
+        let mut tail = self.open.last().copied().unwrap_or(self.front);
         let live = self.blocks[0].live_values();
         for value in live[..live.len() - keep].iter().rev() {
             tail.push(*value);
@@ -446,7 +501,7 @@ impl<T: Total> Points<T> {
     fn merged(&self, blocks: Range<usize>) -> T {
         let mut total = T::default();
         for block in self.blocks.range(blocks) {
-            total.merge(&block.total);
+            total.merge(&block.total());
         }
         total
     }
