@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use slung_benches::cost::memory_bytes;
 use slung_benches::{Random, START, STEP, key, load, size};
 use slung_engine::Engine;
 use slung_live::{HandleId, Live, Options, Subscriber};
@@ -223,6 +224,33 @@ fn registering(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// What very many queries take that wait for an event: a subscriber and a window each. Not a time, so criterion has no part
+/// in it.
+#[expect(clippy::print_stdout, reason = "a bench tells what it has measured")]
+fn idle() -> Result<(), Box<dyn Error>> {
+    let queries = size(100_000, 100);
+    let before = memory_bytes()?;
+    let mut live = Live::new(Options::default());
+    let mut subscribers = Vec::new();
+    for host in (0..).take(queries) {
+        let subscriber = live.subscriber();
+        let query = Query::parse(&format!("AVG:cpu.total:[host=h-{host}]:[5m]"))?;
+        live.subscribe(&subscriber, &query, [SeriesId(host)], [], NOW)?;
+        subscribers.push(subscriber);
+    }
+    let registered = memory_bytes()?.saturating_sub(before);
+    for series in (0..).map(SeriesId).take(queries) {
+        drop(live.apply(producer(), &[Point { series, timestamp: START, value: 1.0 }], NOW, &keys));
+    }
+    let waiting = memory_bytes()?.saturating_sub(before);
+    println!(
+        "idle_queries: {queries} take {} MiB, and {} MiB with an event and an update each\n",
+        registered >> 20,
+        waiting >> 20
+    );
+    Ok(())
+}
+
 /// A clock that stands still.
 struct Still;
 
@@ -236,6 +264,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Half of criterion's own 8 seconds each: on a shared machine several short runs tell more than a long one.
     let criterion = Criterion::default().without_plots().warm_up_time(Duration::from_secs(1));
     let mut criterion = criterion.measurement_time(Duration::from_secs(3)).configure_from_args();
+    idle()?;
     feeding_nothing(&mut criterion)?;
     one_query(&mut criterion)?;
     many_queries(&mut criterion)?;

@@ -121,17 +121,23 @@ impl Seam {
     pub(crate) fn deleted(&self, history: &impl History, series: &[SeriesId], range: TimeRange) -> Result<(), Error> {
         let _turn = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         let places = self.lock()?.live.holding(series, range);
+        // One that can't be read keeps no other one from being made anew.
+        let mut result = Ok(());
         for place in places {
             let mut joined = self.lock()?;
             let Some(loading) = joined.live.begin_again(place, history.now_micros()) else { continue };
             let snapshot = history.snapshot(&history.select(loading.query()));
             drop(joined);
-            let (mut joined, loading) = self.load(history, loading, snapshot)?;
-            let wakes = joined.live.replace(loading, history.now_micros(), &|id| history.key(id));
-            drop(joined);
-            drop(wakes);
+            match self.load(history, loading, snapshot) {
+                Ok((mut joined, loading)) => {
+                    let wakes = joined.live.replace(loading, history.now_micros(), &|id| history.key(id));
+                    drop(joined);
+                    drop(wakes);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
         }
-        Ok(())
+        result
     }
 
     /// Reads what a window starts from, and what arrived meanwhile but for the last few events, which are recorded still when
@@ -151,7 +157,9 @@ impl Seam {
                 let mut joined = self.lock()?;
                 let Some(recorded) = joined.live.recorded(&loading) else {
                     // More than is kept; all of it is stored, so that another snapshot has it.
-                    joined.live.restart(&mut loading, history.now_micros());
+                    if !joined.live.restart(&mut loading, history.now_micros()) {
+                        return Ok((joined, loading));
+                    }
                     snapshot = history.snapshot(&history.select(loading.query()));
                     break;
                 };
@@ -164,7 +172,9 @@ impl Seam {
             }
         }
         let mut joined = self.lock()?;
-        joined.live.restart(&mut loading, history.now_micros());
+        if !joined.live.restart(&mut loading, history.now_micros()) {
+            return Ok((joined, loading));
+        }
         snapshot = history.snapshot(&history.select(loading.query()));
         if let Err(error) = history.read(&snapshot, &mut loading) {
             joined.live.abandon(loading);

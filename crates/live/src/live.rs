@@ -270,12 +270,12 @@ impl Live {
         Some(std::mem::take(&mut **recorded)).filter(|recorded| !recorded.overran)
     }
 
-    /// Begins once more, with nothing in the window and nothing recorded.
-    pub fn restart(&mut self, loading: &mut Loading, now: i64) {
+    /// Begins once more, with nothing in the window and nothing recorded. Answers whether the window is still wanted: one
+    /// that is made anew may have lost its last reader.
+    pub fn restart(&mut self, loading: &mut Loading, now: i64) -> bool {
         loading.restart(self.passed.arrival(now), self.window(loading.place).filter(|_| loading.again));
-        if let Some(slot) = self.slot_mut(loading.place) {
-            slot.recorded = Some(Box::default());
-        }
+        let slot = self.slot_mut(loading.place);
+        slot.map(|slot| slot.recorded = Some(Box::default())).is_some()
     }
 
     /// Ends what was begun as if it had not been.

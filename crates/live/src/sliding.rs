@@ -283,7 +283,9 @@ impl Sliding {
 /// What is to be shown once something is ahead that counts: the view from `start` on, and what is ahead already.
 fn lead(view: &View, ahead: &BTreeMap<(i64, SeriesId), f64>, start: i64, passed: i64) -> View {
     let mut leading = view.since(start);
-    for (&(timestamp, series), &value) in ahead {
+    // What the newest of them pushes out need not be put in.
+    let newest = ahead.last_key_value().map_or(start, |((timestamp, _), _)| timestamp.saturating_sub(view.width()));
+    for (&(timestamp, series), &value) in ahead.range((start.max(newest), SeriesId(0))..) {
         leading.take(&Point { series, timestamp, value }, passed);
     }
     leading
