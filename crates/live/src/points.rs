@@ -4,9 +4,9 @@
 //! lie in blocks, each with its own total, and what leaves is left out of totals that are made anew now and then:
 //! the two-stack queue (Tangwongsan, Hirzel, Schneider: "General Incremental Sliding-Window Aggregation", VLDB 2015, tell
 //! of it and its kin), one level up. For the blocks in front there is the total of each tail of them, for the first
-//! block that of each tail of its points, for the blocks behind one total of them all; three merges give the whole.
-//! A point that arrives late is pushed into those that it belongs to. Only a replaced value makes one block and the
-//! totals over it be computed again.
+//! block that of each tail of its points with them, for the blocks behind one total of them all; one merge gives the whole.
+//! What arrives late for the blocks in front has a total of its own until the next of them is opened, which costs a merge
+//! per block then. A replaced value makes one block and the totals over it be computed again.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -34,6 +34,8 @@ struct Block<T> {
     series: Vec<SeriesId>,
     /// How many at the front have left; other than 0 in the first block only, and only while it is open.
     gone: usize,
+    /// The first key, of those that left too: here, so that a search reads no points of the blocks that it passes.
+    begin: Key,
     /// Of those that are there; not kept up to date while the block is open.
     total: T,
 }
@@ -45,6 +47,7 @@ impl<T: Total> Block<T> {
             values: Vec::with_capacity(points),
             series: Vec::with_capacity(points),
             gone: 0,
+            begin: (i64::MIN, SeriesId(0)),
             total: T::default(),
         }
     }
@@ -54,6 +57,7 @@ impl<T: Total> Block<T> {
         block.timestamps.extend(points.iter().map(|point| point.timestamp));
         block.values.extend(points.iter().map(|point| point.value));
         block.series.extend(points.iter().map(|point| point.series));
+        block.begin = block.key(0);
         block.total = T::of(&block.values);
         block
     }
@@ -111,6 +115,9 @@ impl<T: Total> Block<T> {
         self.timestamps.insert(at, point.timestamp);
         self.values.insert(at, point.value);
         self.series.insert(at, point.series);
+        if at == 0 {
+            self.begin = self.key(0);
+        }
     }
 
     /// Takes away what has left.
@@ -119,6 +126,7 @@ impl<T: Total> Block<T> {
         self.values.drain(..self.gone);
         self.series.drain(..self.gone);
         self.gone = 0;
+        self.begin = self.key(0);
     }
 
     /// The newer half as a block of its own.
@@ -130,7 +138,8 @@ impl<T: Total> Block<T> {
         self.values.shrink_to_fit();
         self.series.shrink_to_fit();
         self.total = T::of(&self.values);
-        Self { total: T::of(&values), timestamps, values, series, gone: 0 }
+        let begin = (timestamps[0], series[0]);
+        Self { total: T::of(&values), timestamps, values, series, gone: 0, begin }
     }
 }
 
@@ -144,12 +153,14 @@ pub(crate) struct Points<T> {
     len: usize,
     /// For how many points there is memory in the blocks.
     room: usize,
-    /// `open[i]`: total of the last i + 1 points of the first block.
+    /// `open[i]`: total of the last i + 1 points of the first block, and of the blocks in front.
     open: Vec<T>,
     /// `tails[i]`: total of the last i + 1 of the blocks in front.
     tails: Vec<T>,
     /// Total of the blocks behind.
     behind: T,
+    /// Of what has come into the blocks in front since their tails were computed, and which is the shortest tail without it.
+    late: Option<(T, usize)>,
 }
 
 impl<T: Total> Points<T> {
@@ -188,8 +199,11 @@ impl<T: Total> Points<T> {
     #[inline]
     pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
-        for part in [self.tails.last(), self.open.last()].into_iter().flatten() {
-            total.merge(part);
+        if let Some(front) = self.open.last().or(self.tails.last()) {
+            total.merge(front);
+        }
+        if let Some((late, _)) = &self.late {
+            total.merge(late);
         }
         total
     }
@@ -201,8 +215,8 @@ impl<T: Total> Points<T> {
         for (index, block) in self.blocks.iter().enumerate().rev() {
             let at = block.start(start);
             let is_whole = at == block.gone;
-            if is_whole {
-                total.merge(if index == 0 { self.open.last().unwrap_or(&block.total) } else { &block.total });
+            if is_whole && (index > 0 || self.open.is_empty()) {
+                total.merge(&block.total);
             } else if at < block.len() {
                 total.merge(&T::of(&block.values[at..]));
             }
@@ -271,7 +285,9 @@ impl<T: Total> Points<T> {
                 block.live_values().iter().for_each(|value| leaves(*value));
                 self.drop_first_block();
             } else {
-                let leaving = block.start(start) - block.gone;
+                // In a stream in order it is one; and each is looked at once in its life.
+                let live = &block.timestamps[block.gone..];
+                let leaving = live.iter().take_while(|timestamp| **timestamp < start).count();
                 block.live_values()[..leaving].iter().for_each(|value| leaves(*value));
                 self.drop_first_points(leaving);
             }
@@ -286,7 +302,8 @@ impl<T: Total> Points<T> {
             self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.len() < BLOCK_POINTS_MAX);
         if !has_room {
             let first = if self.len > 4 * BLOCK_POINTS_MAX { BLOCK_POINTS_MAX } else { BLOCK_POINTS_FIRST };
-            let block = Block::with_capacity(first);
+            let mut block = Block::with_capacity(first);
+            block.begin = (point.timestamp, point.series);
             self.room += block.values.capacity();
             self.blocks.push_back(block);
         }
@@ -319,7 +336,7 @@ impl<T: Total> Points<T> {
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
             // The tail that begins with this point is new; the longer ones have it too.
-            let mut tail = self.open[..newer_points].last().copied().unwrap_or_default();
+            let mut tail = self.open[..newer_points].last().or(self.tails.last()).copied().unwrap_or_default();
             tail.push(point.value);
             self.open.insert(newer_points, tail);
             for longer in &mut self.open[newer_points + 1..] {
@@ -327,9 +344,9 @@ impl<T: Total> Points<T> {
             }
         } else if index < opened + self.tails.len() {
             let newer_blocks = opened + self.tails.len() - 1 - index;
-            for tail in &mut self.tails[newer_blocks..] {
-                tail.push(point.value);
-            }
+            let (late, shortest) = self.late.get_or_insert((T::default(), newer_blocks));
+            late.push(point.value);
+            *shortest = newer_blocks.min(*shortest);
         } else {
             self.behind.push(point.value);
         }
@@ -338,7 +355,7 @@ impl<T: Total> Points<T> {
 
     /// The block that a key belongs to, which is never past the end, and the place of it there: found or to be put.
     fn find(&self, key: Key) -> (usize, Result<usize, usize>) {
-        let index = self.blocks.partition_point(|block| block.first() <= key).saturating_sub(1);
+        let index = self.blocks.partition_point(|block| block.begin <= key).saturating_sub(1);
         (index, self.blocks[index].find(key))
     }
 
@@ -357,38 +374,51 @@ impl<T: Total> Points<T> {
         block.total = T::of(&block.values);
         if index < opened + self.tails.len() {
             self.tails_from(opened + self.tails.len() - 1 - index);
+            if opened > 0 {
+                self.open_from(0);
+            }
         } else {
             self.behind = self.merged(opened + self.tails.len()..self.blocks.len());
         }
         before
     }
 
-    /// Makes two blocks of one that is full. All blocks are behind afterwards.
+    /// Makes two blocks of one that is full. If that is the open one, all blocks are behind afterwards.
     fn split(&mut self, index: usize) {
-        if !self.open.is_empty() {
+        let opened = usize::from(!self.open.is_empty());
+        if index < opened {
             let first = &mut self.blocks[0];
             first.close();
-            first.total = self.open[self.open.len() - 1];
+            first.total = T::of(&first.values);
             self.open.clear();
+            self.tails.clear();
+            self.late = None;
+            self.behind = self.merged(0..self.blocks.len());
         }
-        self.tails.clear();
-        self.behind = self.merged(0..self.blocks.len());
         // What left may have made room; two halves of it are right nevertheless, as long as none is empty.
         let block = &mut self.blocks[index];
-        if block.len() >= 2 {
-            self.room -= block.values.capacity();
-            let newer = block.split_off(block.len() / 2);
-            self.room += block.values.capacity() + newer.values.capacity();
-            self.blocks.insert(index + 1, newer);
+        if block.len() < 2 {
+            return;
         }
+        self.room -= block.values.capacity();
+        let newer = block.split_off(block.len() / 2);
+        self.room += block.values.capacity() + newer.values.capacity();
+        if index >= opened && index < opened + self.tails.len() {
+            // The newer half begins a tail of its own, which has what came late as well; the longer ones stay as they are.
+            let newer_blocks = opened + self.tails.len() - 1 - index;
+            let mut tail = self.tails[..newer_blocks].last().copied().unwrap_or_default();
+            tail.merge(&newer.total);
+            self.tails.insert(newer_blocks, tail);
+            if let Some((_, shortest)) = &mut self.late {
+                *shortest = newer_blocks.min(*shortest);
+            }
+        }
+        self.blocks.insert(index + 1, newer);
     }
 
     fn drop_first_block(&mut self) {
         if self.open.is_empty() {
-            if self.tails.is_empty() {
-                self.bring_to_front();
-            }
-            self.tails.pop();
+            self.pop_tail();
         } else {
             self.open.clear();
         }
@@ -401,15 +431,24 @@ impl<T: Total> Points<T> {
     /// Lets so many points of the first block go, which are fewer than it has.
     fn drop_first_points(&mut self, count: usize) {
         if self.open.is_empty() {
-            if self.tails.is_empty() {
-                self.bring_to_front();
-            }
-            self.tails.pop();
+            self.pop_tail();
             self.open_from(0);
         }
         self.open.truncate(self.open.len() - count);
         self.len -= count;
         self.blocks[0].gone += count;
+    }
+
+    /// The first block, which is not open, is none of those in front any more.
+    fn pop_tail(&mut self) {
+        if self.tails.is_empty() {
+            self.bring_to_front();
+        }
+        self.tails.pop();
+        if let Some((_, shortest)) = self.late {
+            // The tails go by the blocks' totals, which have what came late: those of the blocks behind the first.
+            self.tails_of(1, shortest.min(self.tails.len()));
+        }
     }
 
     /// All blocks are behind: makes them the ones in front.
@@ -419,9 +458,16 @@ impl<T: Total> Points<T> {
         self.behind = T::default();
     }
 
-    /// Computes the tails of blocks again, but for the `keep` shortest.
+    /// Computes the tails of blocks again, but for the `keep` shortest, as far as nothing came late for those.
     fn tails_from(&mut self, keep: usize) {
-        let last = usize::from(!self.open.is_empty()) + self.tails.len();
+        let keep = self.late.map_or(keep, |(_, shortest)| keep.min(shortest));
+        self.tails_of(usize::from(!self.open.is_empty()), keep);
+    }
+
+    /// The same where the blocks in front begin at `first`; nothing is late afterwards.
+    fn tails_of(&mut self, first: usize, keep: usize) {
+        self.late = None;
+        let last = first + self.tails.len();
         let mut tail = self.tails[..keep].last().copied().unwrap_or_default();
         for shorter in keep..self.tails.len() {
             tail.merge(&self.blocks[last - 1 - shorter].total);
@@ -429,10 +475,10 @@ impl<T: Total> Points<T> {
         }
     }
 
-    /// Computes the tails of the first block's points, but for the `keep` shortest.
+    /// Computes the tails of the first block's points, with the blocks in front, but for the `keep` shortest.
     fn open_from(&mut self, keep: usize) {
         self.open.truncate(keep);
-        let mut tail = self.open.last().copied().unwrap_or_default();
+        let mut tail = self.open.last().or(self.tails.last()).copied().unwrap_or_default();
         let live = self.blocks[0].live_values();
         for value in live[..live.len() - keep].iter().rev() {
             tail.push(*value);
