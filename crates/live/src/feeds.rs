@@ -113,11 +113,13 @@ impl Feeds {
         for (&class, (count, to)) in &mut moves {
             *to = self.joined_by(slot, class, *count);
         }
+        let mut last = (NOTHING, moves.get(&NOTHING).map_or(NOTHING, |(_, to)| *to));
         for id in series {
             let class = &mut self.class_of[id.index()];
-            if let Some((_, to)) = moves.get(class) {
-                *class = *to;
+            if *class != last.0 {
+                last = (*class, moves.get(class).map_or(*class, |(_, to)| *to));
             }
+            *class = last.1;
         }
     }
 

@@ -12,6 +12,7 @@ mod panes;
 mod points;
 mod sliding;
 mod subscriber;
+mod sync;
 mod time;
 mod total;
 mod update;

@@ -152,6 +152,8 @@ struct Slot {
     readers: Vec<Reader>,
     /// `None` while it is read for the first time.
     window: Option<Window>,
+    /// Memory of the window, as it is counted in that of all.
+    bytes: usize,
     /// While it is read, for the first time or again: what arrives.
     recorded: Option<Box<Recorded>>,
     /// Whether its sum is out of the finite range.
@@ -293,6 +295,7 @@ impl Live {
             query: Arc::clone(&query),
             readers: Vec::new(),
             window: None,
+            bytes: 0,
             recorded: Some(Box::default()),
             saturated: false,
         });
@@ -303,6 +306,7 @@ impl Live {
             arrival: self.passed.arrival(now),
             again: false,
             window_points_max: self.options.window_points_max,
+            expected: 0,
         })
     }
 
@@ -332,19 +336,15 @@ impl Live {
     /// ended by [`Live::replace`] or [`Live::abandon`]. `None` where it is not there any more.
     pub fn begin_again(&mut self, place: Place, now: i64) -> Option<Loading> {
         let arrival = self.passed.arrival(now);
-        let mut grown = (0, 0);
         let slot = self.slot_mut(place)?;
         slot.recorded = Some(Box::default());
         if let Some(Window::Slide(sliding)) = &mut slot.window {
-            let bytes = sliding.bytes();
             sliding.come_to(arrival);
-            grown = (sliding.bytes(), bytes);
         }
         let query = Arc::clone(&slot.query);
         let window = Window::new(query.op(), query.window().ok()?);
-        self.bytes = self.bytes + grown.0 - grown.1;
-        let mut loading =
-            Loading { place, query, window, arrival, again: true, window_points_max: self.options.window_points_max };
+        let window_points_max = self.options.window_points_max;
+        let mut loading = Loading { place, query, window, arrival, again: true, window_points_max, expected: 0 };
         loading.restart(arrival, self.window(place));
         Some(loading)
     }
@@ -385,9 +385,9 @@ impl Live {
             // Of what is to be seen now the reader needs no word.
             sliding.look(self.passed.arrival(now));
         }
-        self.bytes += window.bytes();
         self.due[index] = window.due();
         if let Some(slot) = &mut self.slots[index] {
+            recount(&mut self.bytes, &mut slot.bytes, window.bytes());
             slot.window = Some(window);
         }
         let admitted = self.check_handles().and_then(|()| self.admit());
@@ -415,7 +415,7 @@ impl Live {
         let Some(slot) = &mut self.slots[index] else { return wakes };
         let Some(before) = &mut slot.window else { return wakes };
         let mut newest = before.newest();
-        let (shown, bytes) = (before.shown(), before.bytes());
+        let shown = before.shown();
         if let (Window::Slide(window), Window::Slide(before)) = (&mut window, &mut *before) {
             before.come_to(arrival);
             window.go_on_from(before);
@@ -428,7 +428,7 @@ impl Live {
             }
             window => window.seen(),
         };
-        self.bytes = self.bytes + window.bytes() - bytes;
+        recount(&mut self.bytes, &mut slot.bytes, window.bytes());
         self.due[index] = window.due();
         *before = window;
         if let (Some(seen), Some((timestamp, series))) = (seen, newest)
@@ -483,7 +483,7 @@ impl Live {
         let Some(slot) = self.slots[index].take() else { return };
         self.free.push(index);
         self.due[index] = i64::MAX;
-        self.bytes -= slot.window.as_ref().map_or(0, Window::bytes);
+        self.bytes -= slot.bytes;
         // A later window of the same query may have taken its place there.
         if self.by_query.get(&slot.query) == Some(&index) {
             self.by_query.remove(&slot.query);
@@ -524,12 +524,11 @@ impl Live {
                     recorded.push(point, arrival);
                 }
                 let Some(window) = &mut slot.window else { continue };
-                let before = window.bytes();
                 let taken = window.take(point, arrival);
                 if window.points() > self.options.window_points_max && window.give_up_points() {
                     self.counts.given_up += 1;
                 }
-                self.bytes = self.bytes + window.bytes() - before;
+                recount(&mut self.bytes, &mut slot.bytes, window.bytes());
                 self.due[index] = window.due();
                 match taken {
                     Taken::Outside => {}
@@ -574,9 +573,8 @@ impl Live {
             }
             let Some(slot) = &mut self.slots[index] else { continue };
             let Some(Window::Slide(sliding)) = &mut slot.window else { continue };
-            let before = sliding.bytes();
             let (seen, changes) = sliding.look(arrival);
-            self.bytes = self.bytes + sliding.bytes() - before;
+            recount(&mut self.bytes, &mut slot.bytes, sliding.bytes());
             let key = sliding.newest().and_then(|(timestamp, series)| {
                 let key = key_of(&mut self.keys, series, keys)?;
                 Some((timestamp, key))
@@ -651,15 +649,16 @@ impl Live {
         }
         by_size.sort_unstable_by(|a, b| b.cmp(a));
         let mut did = false;
-        for (before, index) in by_size {
+        for (_, index) in by_size {
             if self.bytes <= goal {
                 return false;
             }
-            let Some(window) = self.slots[index].as_mut().and_then(|slot| slot.window.as_mut()) else { continue };
+            let Some(slot) = &mut self.slots[index] else { continue };
+            let Some(window) = &mut slot.window else { continue };
             let (shrunk, cut) = shrink(window);
             self.counts.ahead_cut += cut as u64;
             self.counts.given_up += u64::from(shrunk && cut == 0);
-            self.bytes = self.bytes + window.bytes() - before;
+            recount(&mut self.bytes, &mut slot.bytes, window.bytes());
             self.due[index] = window.due();
             did |= shrunk;
         }
@@ -672,6 +671,13 @@ struct Cause<'c> {
     timestamp: i64,
     key: &'c Arc<SeriesKey>,
     producer: Option<ProducerId>,
+}
+
+/// A part of the whole has become so much.
+#[inline]
+fn recount(whole: &mut usize, part: &mut usize, now: usize) {
+    *whole = *whole - *part + now;
+    *part = now;
 }
 
 /// The key of a series, asked for once.

@@ -73,6 +73,8 @@ pub struct Loading {
     /// Whether it takes the place of a window that is in use, which it goes on from.
     pub(crate) again: bool,
     pub(crate) window_points_max: usize,
+    /// Points in the range.
+    pub(crate) expected: usize,
 }
 
 impl Loading {
@@ -127,6 +129,8 @@ impl Loading {
     pub fn expect(&mut self, count: u64) {
         if count > self.window_points_max as u64 {
             self.window.give_up_points();
+        } else {
+            self.expected = usize::try_from(count).unwrap_or(0);
         }
     }
 
@@ -175,7 +179,11 @@ impl Loading {
             }
             Window::Pass(_) | Window::PassRecent(_) => return Ok(()),
         };
-        let mut points = points.into_iter().collect::<Result<Vec<Point>, E>>()?;
+        let read = points;
+        let mut points = Vec::with_capacity(self.expected);
+        for point in read {
+            points.push(point?);
+        }
         // Of runs in order, one of each series, this is a merge.
         points.sort_by_key(|point| (point.timestamp, point.series));
         *contents = Contents::of(op, &points);

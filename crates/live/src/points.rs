@@ -15,12 +15,16 @@ use slung_model::{Point, SeriesId};
 
 use crate::total::{First, Total};
 
-/// About the square root of a window of 100,000 points: a replaced value costs one block and one merge per block.
-pub(crate) const BLOCK_POINTS_MAX: usize = 256;
+/// A stream in order fills blocks up to here, about the square root of a window of 100,000 points: a replaced value costs one
+/// block and one merge per block.
+const BLOCK_POINTS: usize = 256;
+/// What comes out of order goes in between, up to here; then there are two blocks. So those that get a few late points are
+/// as full as the others.
+const BLOCK_POINTS_MAX: usize = 512;
 /// A block starts with room for so many; in a window that has several full ones, with room for all.
 const BLOCK_POINTS_FIRST: usize = 8;
-/// By how much a block grows once it is half full: points out of order leave blocks of any size, and no more than this
-/// may be idle in each.
+/// By how much a block grows that is not small: points out of order leave blocks of any size, and no more than this may be
+/// idle in each.
 const BLOCK_POINTS_STEP: usize = 32;
 
 /// A timestamp and a series: no two points of a window have both in common.
@@ -102,7 +106,7 @@ impl<T: Total> Block<T> {
         if len < room {
             return 0;
         }
-        let more = if room < BLOCK_POINTS_MAX / 2 { room.max(BLOCK_POINTS_FIRST) } else { BLOCK_POINTS_STEP };
+        let more = if room < BLOCK_POINTS / 2 { room.max(BLOCK_POINTS_FIRST) } else { BLOCK_POINTS_STEP };
         let more = more.min(BLOCK_POINTS_MAX.saturating_sub(room)).max(1);
         self.timestamps.reserve_exact(more);
         self.values.reserve_exact(more);
@@ -167,7 +171,7 @@ impl<T: Total> Points<T> {
     /// Of points that rise by their keys.
     pub(crate) fn of(points: &[Point]) -> Self {
         let mut all = Self::default();
-        for points in points.chunks(BLOCK_POINTS_MAX) {
+        for points in points.chunks(BLOCK_POINTS) {
             let block = Block::of(points);
             all.len += block.len();
             all.room += block.values.capacity();
@@ -298,10 +302,9 @@ impl<T: Total> Points<T> {
     fn append(&mut self, point: &Point) {
         self.len += 1;
         self.behind.push(point.value);
-        let has_room =
-            self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.len() < BLOCK_POINTS_MAX);
+        let has_room = self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.len() < BLOCK_POINTS);
         if !has_room {
-            let first = if self.len > 4 * BLOCK_POINTS_MAX { BLOCK_POINTS_MAX } else { BLOCK_POINTS_FIRST };
+            let first = if self.len > 4 * BLOCK_POINTS { BLOCK_POINTS } else { BLOCK_POINTS_FIRST };
             let mut block = Block::with_capacity(first);
             block.begin = (point.timestamp, point.series);
             self.room += block.values.capacity();
@@ -628,16 +631,17 @@ mod tests {
     #[test]
     fn a_point_takes_at_most_24_bytes() {
         let count = 200_000;
-        for shuffled in [0, 60, 100_000] {
+        // One in so many is late, by up to so much.
+        for (one_in, shuffled) in [(1, 1), (1, 60), (1, 100_000), (10, 100_000), (10, 5_000), (100, 100_000)] {
             let mut points = Points::<Aggregate>::default();
             let mut state = 7_u64;
             for i in 0..count {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let late = if shuffled == 0 { 0 } else { (state >> 33) as i64 % shuffled };
+                let late = if i % one_in == 0 { (state >> 33) as i64 % shuffled } else { 0 };
                 points.insert(&Point { series: SeriesId((state >> 60) as u32), timestamp: i - late, value: i as f64 });
             }
             let per_point = points.bytes() as f64 / points.len() as f64;
-            assert!(per_point <= 24.0, "{per_point:.2} bytes a point, out of order by up to {shuffled}");
+            assert!(per_point <= 24.0, "{per_point:.2} bytes a point, one in {one_in} late by {shuffled}");
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The way from the writer to whoever reads: one bounded queue per handle, one wake-up for all of them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::update::{Change, OpenProducers};
 use crate::{HandleId, Update};
 

@@ -85,7 +85,7 @@ impl Sketch {
     }
 
     /// Forgets one value that it was given before, exactly: what is counted then is what the others alone would give. Only
-    /// the smallest and the largest stay as they were, as counts don't tell the next ones: see [`Sketch::set_range`].
+    /// the smallest and the largest stay as they were while any is left, as counts don't tell the next ones: see [`Sketch::set_range`].
     /// A value that it was never given changes nothing, or makes it forget another one of about that size.
     pub fn remove(&mut self, value: f64) {
         let forgotten = if value > 0.0 {
@@ -96,6 +96,9 @@ impl Sketch {
             forget_one(&mut self.zeros)
         };
         self.count -= u64::from(forgotten);
+        if self.count == 0 {
+            (self.min, self.max) = (f64::INFINITY, f64::NEG_INFINITY);
+        }
     }
 
     /// Says what the smallest and the largest value are, for who knows that after [`Sketch::remove`].

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -11,6 +12,9 @@ use crate::cli::ServeArgs;
 
 /// Longest name of a workflow, bytes: it is a label in logs and metrics.
 const WORKFLOW_NAME_BYTES_MAX: usize = 64;
+/// Events that a workflow may write in a second, where nothing else is said: many more than alerts and derived series
+/// come to, and no more than some 3.5 GB of points a day, at 4 bytes each, from one that runs away.
+pub(crate) const WRITES_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not 0");
 
 /// Everything that `slung serve` needs to know.
 #[derive(Debug, PartialEq)]
@@ -36,6 +40,21 @@ pub(crate) struct WorkflowConfig {
     /// Its environment variables.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
+    /// Events that it may write in a second, at least 1; by default [`WRITES_PER_SECOND_MAX`]. What is beyond that is
+    /// refused to the workflow, not queued.
+    #[serde(default = "writes_per_second_max")]
+    pub(crate) writes_per_second_max: NonZeroU32,
+}
+
+impl WorkflowConfig {
+    /// That module, and everything else as by default.
+    pub(crate) fn new(file: PathBuf) -> Self {
+        Self { file, env: BTreeMap::new(), writes_per_second_max: WRITES_PER_SECOND_MAX }
+    }
+}
+
+fn writes_per_second_max() -> NonZeroU32 {
+    WRITES_PER_SECOND_MAX
 }
 
 impl Default for Config {
@@ -177,9 +196,9 @@ impl Config {
             if args.workflows[..index].iter().any(|(other, _)| other == name) {
                 bail!("--workflow {name} is given twice");
             }
-            // A file's environment stays: the flag replaces the module, as when a new build is tried.
-            let env = config.workflows.remove(name).map(|workflow| workflow.env).unwrap_or_default();
-            config.workflows.insert(name.clone(), WorkflowConfig { file: file.clone(), env });
+            // What else the file says stays: the flag replaces the module, as when a new build is tried.
+            let workflow = config.workflows.entry(name.clone());
+            workflow.or_insert_with(|| WorkflowConfig::new(PathBuf::new())).file.clone_from(file);
         }
         for name in config.workflows.keys() {
             let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -237,6 +256,7 @@ mod tests {
             [workflows.alert]
             file = "alert.wasm"
             env = { ALERT_BELOW = "60" }
+            writes_per_second_max = 5
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
         assert_eq!(config.listen.port(), 9);
@@ -246,7 +266,7 @@ mod tests {
         let flags = ServeArgs {
             listen: Some("127.0.0.1:10".parse().unwrap()),
             allow_hosts: vec!["10.0.0.0/8".to_owned()],
-            workflows: vec![("alert".to_owned(), "new.wasm".into())],
+            workflows: vec![("alert".to_owned(), "new.wasm".into()), ("other".to_owned(), "other.wasm".into())],
             ..ServeArgs::default()
         };
         let config = load(text, flags).unwrap();
@@ -254,6 +274,8 @@ mod tests {
         assert_eq!(config.allow_hosts, ["localhost:9000", "10.0.0.0/8"]);
         assert_eq!(config.workflows["alert"].file, PathBuf::from("new.wasm"));
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
+        assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
+        assert_eq!(config.workflows["other"], WorkflowConfig::new("other.wasm".into()));
     }
 
     #[test]
@@ -262,6 +284,8 @@ mod tests {
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
         assert!(error("[workflows.a]\nenv = {}").contains("file"));
+        let none = error("[workflows.a]\nfile = \"a\"\nwrites_per_second_max = 0");
+        assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
         assert!(error("[workflows.\"a b\"]\nfile = \"x\"").contains("\"a b\" is no workflow name"));
         let twice = ServeArgs {
             workflows: vec![("a".to_owned(), "x".into()), ("a".to_owned(), "y".into())],
@@ -320,7 +344,11 @@ mod tests {
         let named = slung_store::Options { retention_micros: None, disk_bytes_max: None, ..store.options().unwrap() };
         assert_eq!(named, default);
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
-        assert!(workflows.values().all(|workflow| !workflow.env.is_empty()) && !workflows.is_empty());
+        assert!(!workflows.is_empty());
+        for WorkflowConfig { file: _, env, writes_per_second_max } in workflows.values() {
+            assert!(!env.is_empty() && *writes_per_second_max == WRITES_PER_SECOND_MAX);
+        }
+        assert!(example.contains("\nwrites_per_second_max = "), "where it is missing, it has its default, too");
         for command in crate::cli::Cli::command().get_subcommands() {
             let row = format!("| `slung {}", command.get_name());
             assert!(book.contains(&row), "the table of commands has no row that starts with {row}");

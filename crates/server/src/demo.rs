@@ -93,7 +93,7 @@ fn config(args: &DemoArgs, folder: &tempfile::TempDir) -> anyhow::Result<Config>
     Ok(Config {
         listen: "127.0.0.1:0".parse()?,
         data: folder.path().join("data"),
-        workflows: BTreeMap::from([(WORKFLOW.to_owned(), WorkflowConfig { file, env })]),
+        workflows: BTreeMap::from([(WORKFLOW.to_owned(), WorkflowConfig { env, ..WorkflowConfig::new(file) })]),
         ..Config::default()
     })
 }

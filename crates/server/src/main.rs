@@ -21,6 +21,7 @@ mod verify;
 mod watch;
 mod world;
 mod write;
+mod writes;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

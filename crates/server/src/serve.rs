@@ -1,7 +1,8 @@
 //! `slung serve`: engine, network and host put together, started in that order and stopped so that nothing is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ impl Running {
         let Config { listen, data, allow_hosts, workflows, store } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
-        let (host, modules) = spawn_blocking(move || load(workflows)).await??;
+        let (host, loaded) = spawn_blocking(move || load(workflows)).await??;
 
         let opened = spawn_blocking(move || {
             let options = slung_engine::Options { store, ..slung_engine::Options::default() };
@@ -99,8 +100,7 @@ impl Running {
         let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
-        let workflows: Arc<[RunningWorkflow]> =
-            modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
+        let workflows: Arc<[RunningWorkflow]> = loaded.into_iter().map(|loaded| run(&host, loaded, &around)).collect();
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
@@ -174,14 +174,19 @@ async fn tick(engine: Arc<Engine>) {
     }
 }
 
+/// A workflow that can be started.
+struct Loaded {
+    module: Module,
+    options: StartOptions,
+    writes_per_second_max: NonZeroU32,
+}
+
 /// Compiles every workflow, each module once. Blocks.
-fn load(
-    workflows: std::collections::BTreeMap<String, WorkflowConfig>,
-) -> anyhow::Result<(Host, Vec<(StartOptions, Module)>)> {
+fn load(workflows: BTreeMap<String, WorkflowConfig>) -> anyhow::Result<(Host, Vec<Loaded>)> {
     let host = Host::new(HostOptions::default())?;
     let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
-    let mut modules = Vec::new();
-    for (name, WorkflowConfig { file, env }) in workflows {
+    let mut loaded = Vec::new();
+    for (name, WorkflowConfig { file, env, writes_per_second_max }) in workflows {
         let module = match compiled.get(&file) {
             Some(module) => module.clone(),
             None => {
@@ -191,16 +196,18 @@ fn load(
             }
         };
         compiled.insert(file, module.clone());
-        modules.push((StartOptions { args: vec![name.clone()], name, env: env.into_iter().collect() }, module));
+        let options = StartOptions { args: vec![name.clone()], name, env: env.into_iter().collect() };
+        loaded.push(Loaded { module, options, writes_per_second_max });
     }
-    Ok((host, modules))
+    Ok((host, loaded))
 }
 
-fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
+fn run(host: &Host, loaded: Loaded, around: &Surroundings) -> RunningWorkflow {
+    let Loaded { module, options, writes_per_second_max } = loaded;
     info!("workflow {}: started", options.name);
-    let world = WorkflowWorld::new(options.name.clone(), around.clone());
-    let subscriber = world.subscriber();
-    RunningWorkflow { workflow: host.start(module, options, Arc::new(world)), subscriber }
+    let world = WorkflowWorld::new(options.name.clone(), around.clone(), writes_per_second_max);
+    let (subscriber, writes) = (world.subscriber(), world.writes());
+    RunningWorkflow { workflow: host.start(&module, options, Arc::new(world)), subscriber, writes }
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {

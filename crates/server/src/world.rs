@@ -1,5 +1,6 @@
 //! What a workflow can reach: the host's trait on top of the engine, the producers' connections and the HTTP client.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use slung_store::Damage;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::warn;
+
+use crate::writes::Writes;
 
 /// Until a workflow's partial answers are worth another line in the log.
 const PARTIAL_REPEAT: Duration = Duration::from_secs(60);
@@ -39,6 +42,7 @@ pub(crate) struct WorkflowWorld {
     /// When the log last had a word on partial answers.
     warned: Mutex<Option<Instant>>,
     subscription: Arc<Subscription>,
+    writes: Arc<Writes>,
 }
 
 /// All live queries of one workflow; they end with it.
@@ -54,10 +58,12 @@ impl Drop for Subscription {
 }
 
 impl WorkflowWorld {
-    /// Nothing is subscribed yet.
-    pub(crate) fn new(name: String, around: Surroundings) -> Self {
+    /// Nothing is subscribed yet, nothing written.
+    pub(crate) fn new(name: String, around: Surroundings, writes_per_second_max: NonZeroU32) -> Self {
         let (engine, subscriber) = (Arc::clone(&around.engine), around.engine.subscriber());
-        Self { name, around, warned: Mutex::default(), subscription: Arc::new(Subscription { engine, subscriber }) }
+        let subscription = Arc::new(Subscription { engine, subscriber });
+        let writes = Arc::new(Writes::new(writes_per_second_max));
+        Self { name, around, warned: Mutex::default(), subscription, writes }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
@@ -68,6 +74,27 @@ impl WorkflowWorld {
             *warned = Some(now);
             warn!("workflow {}: the answer to {query} is a partial one: {damage}", self.name);
         }
+    }
+
+    /// The point of an event that may be written. Tells the operator, once, where it will come back to its writer.
+    fn point(&self, event: NewEvent<'_>) -> Result<Point, Refusal> {
+        self.writes.admit().map_err(Refusal)?;
+        let NewEvent { timestamp, value, series, tags } = event;
+        let key = SeriesKey::new(series, tags).map_err(refusal)?;
+        let series = self.around.engine.resolve(&key).map_err(refusal)?;
+        if let Some(query) = self.writes.fed(series, &key, timestamp) {
+            warn!(
+                "workflow {}: it writes to {key}, which its own live query {query} reads: what it writes comes back to \
+                 it, perhaps for ever; let it write under a name or tag that it does not read",
+                self.name
+            );
+        }
+        Ok(Point { series, timestamp, value })
+    }
+
+    /// What it has written.
+    pub(crate) fn writes(&self) -> Arc<Writes> {
+        Arc::clone(&self.writes)
     }
 
     /// Where its updates arrive.
@@ -86,14 +113,18 @@ impl World for WorkflowWorld {
         let (engine, subscription) = (Arc::clone(&self.around.engine), Arc::clone(&self.subscription));
         async move {
             let query = query?;
+            let meant = query.clone();
             // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
-            let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &query)).await;
-            done.map_err(refusal)?.map(HandleId::get).map_err(refusal)
+            let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &meant)).await;
+            let handle = done.map_err(refusal)?.map_err(refusal)?.get();
+            self.writes.subscribed(handle, query);
+            Ok(handle)
         }
         .boxed()
     }
 
     fn free(&self, id: u64) -> bool {
+        self.writes.freed(id);
         HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscription.subscriber, handle))
     }
 
@@ -135,11 +166,7 @@ impl World for WorkflowWorld {
     }
 
     fn write(&self, event: NewEvent<'_>) -> BoxFuture<'_, Result<(), Refusal>> {
-        let NewEvent { timestamp, value, series, tags } = event;
-        let point = SeriesKey::new(series, tags)
-            .map_err(refusal)
-            .and_then(|key| self.around.engine.resolve(&key).map_err(refusal))
-            .map(|series| Point { series, timestamp, value });
+        let point = self.point(event);
         async move {
             let point = point?;
             let mut durable = self.around.durable.clone();

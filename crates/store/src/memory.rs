@@ -160,6 +160,8 @@ fn in_order(columns: &Points) -> Points {
 pub(crate) struct Memory {
     /// Of each series its blocks in the order in which they were begun: a later one's points replace those of one before.
     series: Vec<Vec<Arc<Block>>>,
+    /// Those of them that have any, as they came to it.
+    filled: Vec<SeriesId>,
     points: u64,
     bytes: usize,
 }
@@ -210,6 +212,9 @@ impl Memory {
     fn insert_run(&mut self, mut points: &[Point], mut seq: u64) -> u64 {
         let mut replaced = 0;
         let blocks = &mut self.series[points[0].series.index()];
+        if blocks.is_empty() {
+            self.filled.push(points[0].series);
+        }
         while let Some(first) = points.first() {
             if blocks.last().is_none_or(|block| block.closed) {
                 blocks.push(Arc::new(Block::new(first)));
@@ -236,6 +241,11 @@ impl Memory {
     pub(crate) fn blocks(&self, series: SeriesId, range: TimeRange) -> impl Iterator<Item = &Arc<Block>> {
         let blocks = self.series.get(series.index()).map_or(&[][..], Vec::as_slice);
         blocks.iter().filter(move |block| block.start <= range.end && block.end >= range.start)
+    }
+
+    /// The series that have points, in no order, each once.
+    pub(crate) fn filled(&self) -> &[SeriesId] {
+        &self.filled
     }
 
     /// The series that have points, rising, each with all its blocks.

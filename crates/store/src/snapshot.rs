@@ -14,6 +14,9 @@ use crate::recover::concerns;
 use crate::version::Version;
 use crate::{Damage, Error};
 
+/// What a search in a list of series takes, in steps of going through it.
+const SEARCH_STEPS: usize = 64;
+
 /// What [`crate::Store::snapshot`] took: all points of the asked series and range that had been written up to
 /// [`Snapshot::seq`], and nothing later. It needs no lock and may be kept, also when the store has merged or deleted what it
 /// reads; blocks in memory of which a later write changes a point are then copied first.
@@ -25,8 +28,8 @@ pub struct Snapshot {
     range: TimeRange,
     /// Rising, each once.
     series: Arc<[SeriesId]>,
-    /// Of those series that have any, in the same order.
-    active: Vec<(SeriesId, Vec<Arc<Block>>)>,
+    /// Of those series, in the same order, and of each in the order of writing.
+    active: Vec<(SeriesId, Arc<Block>)>,
     frozen: Option<Arc<Frozen>>,
     version: Arc<Version>,
     damage: Mutex<Vec<Damage>>,
@@ -46,13 +49,19 @@ impl Snapshot {
     pub(crate) fn take(state: &State, series: Arc<[SeriesId]>, range: TimeRange) -> Self {
         let version = Arc::clone(&state.version);
         let range = TimeRange { start: range.start.max(version.floor), ..range };
-        let mut active = Vec::new();
-        for id in series.iter() {
-            let mut blocks = state.memory.blocks(*id, range).cloned().peekable();
-            if blocks.peek().is_some() {
-                active.push((*id, blocks.collect()));
-            }
-        }
+        let blocks = |id: SeriesId| state.memory.blocks(id, range).map(move |block| (id, Arc::clone(block)));
+        let filled = state.memory.filled();
+        // Writers wait: whatever is shorter is gone through, a search in the asked ids being as long as some steps.
+        let active = if filled.len() < series.len() / SEARCH_STEPS {
+            let mut asked = filled.to_vec();
+            asked.sort_unstable();
+            asked.retain(|id| series.binary_search(id).is_ok());
+            asked.into_iter().flat_map(blocks).collect()
+        } else {
+            let mut active = Vec::with_capacity(filled.len().min(series.len()));
+            active.extend(series.iter().copied().flat_map(blocks));
+            active
+        };
         let frozen = state.frozen.clone();
         Self { seq: state.last(), range, series, active, frozen, version, damage: Mutex::default() }
     }
@@ -61,14 +70,8 @@ impl Snapshot {
     #[must_use]
     pub fn narrow(&self, range: TimeRange) -> Self {
         let range = TimeRange { start: range.start.max(self.range.start), end: range.end.min(self.range.end) };
-        let mut active = Vec::new();
-        for (id, blocks) in &self.active {
-            let inside = |block: &&Arc<Block>| block.start() <= range.end && block.end() >= range.start;
-            let blocks: Vec<_> = blocks.iter().filter(inside).cloned().collect();
-            if !blocks.is_empty() {
-                active.push((*id, blocks));
-            }
-        }
+        let inside = |(_, block): &&(SeriesId, Arc<Block>)| block.start() <= range.end && block.end() >= range.start;
+        let active = self.active.iter().filter(inside).cloned().collect();
         Self {
             seq: self.seq,
             range,
@@ -111,8 +114,8 @@ impl Snapshot {
         let mut pieces = Vec::new();
         self.version.pieces(series, self.range, &mut pieces, damage)?;
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.memory.blocks(series, self.range));
-        let active = self.active.binary_search_by_key(&series, |(id, _)| *id);
-        let active = active.map_or(&[][..], |at| &self.active[at].1);
+        let from = self.active.partition_point(|(id, _)| *id < series);
+        let active = self.active[from..].iter().take_while(|(id, _)| *id == series).map(|(_, block)| block);
         pieces.extend(frozen.chain(active).map(|block| Piece::Memory(Arc::clone(block))));
         Ok(pieces)
     }
@@ -445,33 +448,44 @@ struct Scan<'a> {
 impl Iterator for Scan<'_> {
     type Item = Result<Point, Error>;
 
+    // The way of nearly every point is short, so that it becomes part of the caller's loop.
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(cursor) = &mut self.cursor {
-                match cursor.settle(self.snapshot) {
-                    Ok(true) => {
-                        let point = cursor.point();
-                        cursor.at += 1;
-                        return Some(Ok(point));
-                    }
-                    Ok(false) => self.cursor = None,
-                    Err(error) => {
-                        (self.cursor, self.next) = (None, usize::MAX);
-                        return Some(Err(error));
-                    }
-                }
+            if let Some(cursor) = &mut self.cursor
+                && let (Some(&timestamp), Some(&value)) =
+                    (cursor.timestamps.get(cursor.at), cursor.values.get(cursor.at))
+            {
+                cursor.at += 1;
+                return Some(Ok(Point { series: cursor.series, timestamp, value }));
             }
-            if self.next >= self.snapshot.series.len() {
-                return None;
-            }
-            self.next += 1;
-            match Cursor::new(self.snapshot, self.next - 1) {
-                Ok(cursor) => self.cursor = cursor,
+            match self.go_on() {
+                Ok(true) => {}
+                Ok(false) => return None,
                 Err(error) => {
-                    self.next = usize::MAX;
+                    (self.cursor, self.next) = (None, usize::MAX);
                     return Some(Err(error));
                 }
             }
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// Goes to the next points, of this series or the next one that has any. Whether there are some.
+    fn go_on(&mut self) -> Result<bool, Error> {
+        loop {
+            if let Some(cursor) = &mut self.cursor
+                && cursor.settle(self.snapshot)?
+            {
+                return Ok(true);
+            }
+            if self.next >= self.snapshot.series.len() {
+                self.cursor = None;
+                return Ok(false);
+            }
+            self.next += 1;
+            self.cursor = Cursor::new(self.snapshot, self.next - 1)?;
         }
     }
 }

@@ -140,4 +140,13 @@ proptest! {
             prop_assert_eq!(sketch.count(), 0);
         }
     }
+
+    #[test]
+    fn one_that_is_emptied_is_as_new(a in values(), b in values()) {
+        let mut sketch = of(&a);
+        a.iter().for_each(|value| sketch.remove(*value));
+        prop_assert!(sketch == Sketch::default());
+        b.iter().for_each(|value| sketch.push(*value));
+        prop_assert!(sketch == of(&b));
+    }
 }

@@ -1,32 +1,14 @@
 //! Watching a live query from outside, over HTTP and with the command: what a workflow would be told, and nothing is left
 //! behind when the watcher or the server goes.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
 
 use serde_json::Value;
 
-use crate::server::{PATIENCE, Server, run, slung};
+use crate::server::{Server, run, slung};
 
 const AT: i64 = 1_700_000_000_000_000;
-
-/// Asks for a stream, over HTTP/1.0 as that has no chunks, and reads up to its events.
-fn watch(server: &Server, query: &str) -> Lines<BufReader<TcpStream>> {
-    let mut stream = TcpStream::connect(server.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(format!("GET /api/v1/live?q={query} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-    let mut lines = BufReader::new(stream).lines();
-    let status = lines.next().unwrap().unwrap();
-    assert!(status.contains(" 200 "), "{status}");
-    assert!(lines.by_ref().map(Result::unwrap).any(|line| line.is_empty()), "the end of the head");
-    lines
-}
-
-fn next(lines: &mut Lines<BufReader<TcpStream>>) -> Value {
-    let event = lines.find_map(|line| line.unwrap().strip_prefix("data: ").map(str::to_owned));
-    serde_json::from_str(&event.expect("the stream goes on")).unwrap()
-}
 
 /// `slung live`, whose lines are read as they come.
 fn command(server: &Server, args: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
@@ -50,8 +32,8 @@ async fn a_sliding_count_is_told_step_by_step_and_starts_from_history() {
     producer.event("s", &["a=1"], AT, 1.0).await;
     server.wait_until("the first is stored", |server| server.query("COUNT:s:[]") == 1.0);
 
-    let mut count = watch(&server, "COUNT:s:[]:[1h]");
-    let mut raw = watch(&server, ":s:[a=2]");
+    let mut count = server.watch("COUNT:s:[]:[1h]");
+    let mut raw = server.watch(":s:[a=2]");
     assert_eq!(server.metric("slung_live_handles"), 2.0);
     assert_eq!(server.metric("slung_live_streams"), 2.0);
     for index in 1..50_i64 {
@@ -62,15 +44,15 @@ async fn a_sliding_count_is_told_step_by_step_and_starts_from_history() {
     // An hour later the window has left the others behind.
     producer.event("s", &["a=2", "b"], AT + 3_600_000_050, 8.0).await;
     for index in 1..50_i64 {
-        let event = next(&mut count);
+        let event = count.next();
         assert_eq!((&event["value"], &event["timestamp"]), (&(1.0 + index as f64).into(), &(AT + index).into()));
         assert_eq!((&event["tags"], &event["producers"]), (&serde_json::json!(["a=2"]), &serde_json::json!([1])));
         assert_eq!(event["count"], 1 + index);
-        assert_eq!(next(&mut raw)["value"], 0.5 * index as f64);
+        assert_eq!(raw.next()["value"], 0.5 * index as f64);
     }
-    assert_eq!(next(&mut count)["value"], 50.0);
-    assert_eq!(next(&mut count)["value"], 1.0);
-    assert_eq!((next(&mut raw)["value"].as_f64(), next(&mut raw)["value"].as_f64()), (Some(7.0), Some(8.0)));
+    assert_eq!(count.next()["value"], 50.0);
+    assert_eq!(count.next()["value"], 1.0);
+    assert_eq!((raw.next()["value"].as_f64(), raw.next()["value"].as_f64()), (Some(7.0), Some(8.0)));
 
     // Who goes away frees what is his.
     drop(raw);

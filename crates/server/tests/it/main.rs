@@ -4,9 +4,13 @@
 mod commands;
 mod directory;
 mod durability;
+mod feedback;
+mod guest;
 mod idle;
 mod ingest;
 mod kill;
 mod live;
+mod nab;
 mod server;
+mod silence;
 mod workflows;

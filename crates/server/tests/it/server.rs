@@ -1,6 +1,6 @@
 //! A server process under test, and the few ways to talk to it. Its clients are not the product's own.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -143,10 +143,22 @@ impl Server {
 
     /// The value of a query.
     pub(crate) fn query(&self, query: &str) -> serde_json::Value {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let (status, body) = self.get(&format!("/api/v1/query?q={encoded}"));
+        let (status, body) = self.get(&format!("/api/v1/query?q={}", percent_encoded(query)));
         assert_eq!(status, 200, "{query}: {body}");
         serde_json::from_str::<serde_json::Value>(&body).expect("JSON")["value"].clone()
+    }
+
+    /// The updates of a live query, once it is registered.
+    pub(crate) fn watch(&self, query: &str) -> Updates {
+        let mut stream = TcpStream::connect(self.addr).expect("it connects");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // HTTP/1.0 has no chunks.
+        stream.write_all(format!("GET /api/v1/live?q={} HTTP/1.0\r\n\r\n", percent_encoded(query)).as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let status = lines.next().unwrap().unwrap();
+        assert!(status.contains(" 200 "), "{status}");
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line.is_empty()), "the end of the head");
+        Updates(lines)
     }
 
     /// The sum of a metric over its labels; 0 where it is not there.
@@ -181,6 +193,21 @@ impl Drop for Server {
         // Already gone after `kill` and `terminate`.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn percent_encoded(query: &str) -> String {
+    query.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// A live query as it is streamed over HTTP; dropped, it hangs up.
+pub(crate) struct Updates(Lines<BufReader<TcpStream>>);
+
+impl Updates {
+    /// The next one, now or later.
+    pub(crate) fn next(&mut self) -> serde_json::Value {
+        let event = self.0.find_map(|line| line.unwrap().strip_prefix("data: ").map(str::to_owned));
+        serde_json::from_str(&event.expect("the stream goes on")).unwrap()
     }
 }
 

@@ -79,6 +79,7 @@ async fn anomaly_starts_from_history_and_writes_a_derived_series() {
     server.wait_until("both are judged", |server| server.query("COUNT:temperature.anomaly:[]") == 2.0);
     let score = server.query("MAX:temperature.anomaly:[]").as_f64().unwrap();
     assert!(score > 3.0, "500 after a thousand values from 50 to 59 scores {score}");
+    assert!(!server.log().contains("own live query"), "it writes under another name than it reads");
 }
 
 /// Answers the first request with 200 and all others with 503, each with that body, and hands over what it was asked.

@@ -234,7 +234,8 @@ struct Life {
     held_up: bool,
     under_way: bool,
     newest: i64,
-    kept: Vec<(Snapshot, Answer)>,
+    /// Of all time, each with the range that it is asked for later.
+    kept: Vec<(Snapshot, TimeRange, Answer)>,
     stops_soon: bool,
     /// What was being done when the machine stopped: it may have been done.
     interrupted: Interrupted,
@@ -402,8 +403,8 @@ impl Life {
         let chosen = self.chosen(series);
         let mut ids: Vec<SeriesId> = chosen.iter().map(|(_, id)| *id).collect();
         if series >> 7 == 1 {
-            // An id that was not given out, and one twice, in no order.
-            ids.push(SeriesId(1000));
+            // Many ids that were not given out, and one twice, in no order.
+            ids.extend((1000..1500).map(SeriesId));
             ids.extend(ids.first().copied());
             ids.reverse();
         }
@@ -479,11 +480,14 @@ impl Life {
                 if self.kept.len() == 4 {
                     self.kept.remove(0);
                 }
-                self.kept.push(self.ask(series, span));
+                let range = self.range(span);
+                let (_, answer) = self.ask(series, span);
+                let (wide, _) = self.ask(series, Span::All);
+                self.kept.push((wide, range, answer));
             }
             Step::AskKept(which, ask) => {
-                if let Some((snapshot, answer)) = self.kept.get(which % self.kept.len().max(1)) {
-                    answer.compare(snapshot, ask);
+                if let Some((snapshot, range, answer)) = self.kept.get(which % self.kept.len().max(1)) {
+                    answer.compare(&snapshot.narrow(*range), ask);
                 }
             }
             Step::OpenBeside => self.open_beside(),
@@ -683,8 +687,8 @@ fn live(setup: Setup, Steps(steps): &Steps) {
     }
     life.check();
     life.take(&Step::Close);
-    for (snapshot, answer) in &life.kept {
-        answer.compare(snapshot, Ask::Points);
+    for (snapshot, range, answer) in &life.kept {
+        answer.compare(&snapshot.narrow(*range), Ask::Points);
     }
 }
 
