@@ -109,7 +109,7 @@ impl Contents {
     }
 
     /// What is to be seen of everything; `last` is the newest value.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seen(&mut self, op: Op, last: Option<f64>) -> Seen {
         match self {
             Self::Plain(points) => {

@@ -200,7 +200,7 @@ impl<T: Total> Points<T> {
     }
 
     /// Over all of them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
         if let Some(front) = self.open.last().or(self.tails.last()) {
@@ -294,6 +294,7 @@ impl<T: Total> Points<T> {
                 let leaving = live.iter().take_while(|timestamp| **timestamp < start).count();
                 block.live_values()[..leaving].iter().for_each(|value| leaves(*value));
                 self.drop_first_points(leaving);
+                return;
             }
         }
     }
@@ -407,7 +408,7 @@ impl<T: Total> Points<T> {
         let newer = block.split_off(block.len() / 2);
         self.room += block.values.capacity() + newer.values.capacity();
         if index >= opened && index < opened + self.tails.len() {
-            // The newer half begins a tail of its own, which has what came late as well; the longer ones stay as they are.
+            // The newer half begins a tail of its own, among those without what came late; the longer ones stay as they are.
             let newer_blocks = opened + self.tails.len() - 1 - index;
             let mut tail = self.tails[..newer_blocks].last().copied().unwrap_or_default();
             tail.merge(&newer.total);
@@ -449,7 +450,7 @@ impl<T: Total> Points<T> {
         }
         self.tails.pop();
         if let Some((_, shortest)) = self.late {
-            // The tails go by the blocks' totals, which have what came late: those of the blocks behind the first.
+            // The blocks' own totals have what came late. The first block is none of theirs any more, but still there.
             self.tails_of(1, shortest.min(self.tails.len()));
         }
     }

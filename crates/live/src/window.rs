@@ -207,7 +207,8 @@ impl Window {
     }
 
     /// What is to be seen after an event. Of a raw query nothing is.
-    #[inline]
+    // Down to the total, as an aggregate that is handed up by value is else copied at each step, just after it was written.
+    #[inline(always)]
     pub(crate) fn seen(&mut self) -> Option<Seen> {
         match self {
             Self::Pass(_) | Self::PassRecent(_) => None,
