@@ -408,14 +408,12 @@ impl<T: Total> Points<T> {
         let newer = block.split_off(block.len() / 2);
         self.room += block.values.capacity() + newer.values.capacity();
         if index >= opened && index < opened + self.tails.len() {
-            // The newer half begins a tail of its own, among those without what came late; the longer ones stay as they are.
+            // The newer half begins a tail of its own; the others stay as they are. Where it would miss what came late,
+            // `late` says so already, of this tail or a shorter one.
             let newer_blocks = opened + self.tails.len() - 1 - index;
             let mut tail = self.tails[..newer_blocks].last().copied().unwrap_or_default();
             tail.merge(&newer.total);
             self.tails.insert(newer_blocks, tail);
-            if let Some((_, shortest)) = &mut self.late {
-                *shortest = newer_blocks.min(*shortest);
-            }
         }
         self.blocks.insert(index + 1, newer);
     }
@@ -525,8 +523,11 @@ mod tests {
         assert!(points.blocks.iter().all(|block| block.len() <= BLOCK_POINTS_MAX));
         assert_eq!(points.room, points.blocks.iter().map(|block| block.values.capacity()).sum::<usize>());
         assert!(points.blocks.iter().skip(usize::from(!points.open.is_empty())).all(|block| block.gone == 0));
+        assert!(points.blocks.iter().all(|block| block.begin == block.key(0)));
         if !points.open.is_empty() {
             assert_eq!(points.open.len(), points.blocks[0].live_values().len());
+            let in_front = points.tails.last().map_or(0, Aggregate::count);
+            assert!((1..).zip(&points.open).all(|(newer, tail)| tail.count() == newer + in_front));
         }
         assert_same(&points.total(), all.values().copied());
     }
@@ -550,16 +551,22 @@ mod tests {
         /// So many points, this far apart, from there on.
         Run(i64, i64, u16),
         Insert(i64, u32, f64),
+        /// So many points, anywhere.
+        Scatter(i64, u16),
         Evict(i64),
+        /// Everything less than this far from the first point.
+        Advance(i64),
         /// All over again, from what is there.
         Reload,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            2 => (0..4_000_i64, 1..4_i64, 1..600_u16).prop_map(|(from, apart, count)| Step::Run(from, apart, count)),
+            2 => (0..4_000_i64, prop_oneof![-3..0_i64, 1..4_i64], 1..600_u16).prop_map(|(from, apart, count)| Step::Run(from, apart, count)),
             8 => (0..4_000_i64, 0..3_u32, -1e6..1e6).prop_map(|(at, series, value)| Step::Insert(at, series, value)),
-            3 => (0..4_000_i64).prop_map(Step::Evict),
+            4 => (0..4_000_i64, 1..100_u16).prop_map(|(seed, count)| Step::Scatter(seed, count)),
+            1 => (0..4_000_i64).prop_map(Step::Evict),
+            6 => (1..300_i64).prop_map(Step::Advance),
             1 => Just(Step::Reload),
         ]
     }
@@ -580,7 +587,16 @@ mod tests {
                         insert(&mut points, &mut all, from + i * apart, 0, (i % 97) as f64 - 48.0);
                     },
                     Step::Insert(at, series, value) => insert(&mut points, &mut all, at, series, value),
-                    Step::Evict(start) => {
+                    Step::Scatter(seed, count) => for i in 1..=i64::from(count) {
+                        insert(&mut points, &mut all, (seed + i * i * 1_789) % 4_000, 1, (i % 89) as f64);
+                    },
+                    Step::Evict(_) | Step::Advance(_) => {
+                        let first = all.keys().next().map_or(0, |key| key.0);
+                        let start = match step {
+                            Step::Advance(by) => first + by,
+                            Step::Evict(start) => start,
+                            _ => unreachable!("an eviction"),
+                        };
                         let mut left = Vec::new();
                         points.evict(start, |value| left.push(value));
                         let kept = all.split_off(&(start, 0));
