@@ -1,14 +1,20 @@
-//! Live queries: what one event costs that feeds nothing, one query, or a thousand. No clock, no disk, one thread.
+//! Live queries: what one event costs that feeds nothing, one query, or a thousand, and what registering
+//! costs. No clock, no disk, one thread.
 
 use std::error::Error;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use slung_benches::{Random, START, STEP, key, load, size};
+use slung_engine::Engine;
 use slung_live::{HandleId, Live, Options, Subscriber};
-use slung_model::{Aggregate, Point, ProducerId, Query, SeriesId, SeriesKey};
+use slung_model::{Aggregate, Clock, Point, ProducerId, Query, SeriesId, SeriesKey};
+
+/// What the clock says: long after all events.
+const NOW: i64 = 2 * START;
 
 /// Everything that is written here comes by one connection.
 fn producer() -> Option<ProducerId> {
@@ -35,7 +41,7 @@ impl Stream {
         let mut live = Live::new(Options::default());
         let subscriber = live.subscriber();
         let series = SeriesId(0);
-        let handle = live.subscribe(&subscriber, &Query::parse(query)?, [series], [], START)?;
+        let handle = live.subscribe(&subscriber, &Query::parse(query)?, [series], [], NOW)?;
         let point = Point { series, timestamp: START, value: 0.0 };
         Ok(Self { live, subscriber, handle, point, random: Random::default() })
     }
@@ -48,7 +54,7 @@ impl Stream {
     }
 
     fn send(&mut self, point: Point) -> f64 {
-        drop(self.live.apply(producer(), &[point], START, &keys));
+        drop(self.live.apply(producer(), &[point], NOW, &keys));
         self.subscriber.try_next(self.handle).map_or(f64::NAN, |update| update.value)
     }
 
@@ -72,13 +78,13 @@ fn feeding_nothing(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         // Each has a series to itself, with an odd id, so that those with an even one lie among them.
         for host in (1..).step_by(2).take(queries) {
             let query = Query::parse(&format!("AVG:cpu.total:[host=h-{host}]:[5m]"))?;
-            live.subscribe(&subscriber, &query, [SeriesId(host)], [], START)?;
+            live.subscribe(&subscriber, &query, [SeriesId(host)], [], NOW)?;
         }
         let mut points = load(1_000).map(|point| Point { series: SeriesId(2 * point.series.0), ..point });
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let point = points.next();
-                live.apply(producer(), black_box(point.as_slice()), START, &keys)
+                live.apply(producer(), black_box(point.as_slice()), NOW, &keys)
             });
         });
         assert_eq!(subscriber.arrivals(), 0);
@@ -100,7 +106,13 @@ fn one_query(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let points = size(100_000, 1_000);
     let width = STEP * i64::try_from(points)?;
     // Digits alone with a unit: microseconds.
-    for (name, op) in [("window_100k_avg", "AVG"), ("window_100k_max", "MAX")] {
+    let rows = [
+        ("window_100k_avg", "AVG"),
+        ("window_100k_max", "MAX"),
+        ("window_100k_stddev", "STDDEV"),
+        ("window_100k_p99", "P99"),
+    ];
+    for (name, op) in rows {
         let query = format!("{op}:cpu.total:[]:[{width}us]");
         let mut ordered = Stream::new(&query)?;
         (0..points).for_each(|_| _ = ordered.next());
@@ -124,7 +136,7 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let mut subscribers = Vec::new();
     for _ in 0..queries {
         let subscriber = live.subscriber();
-        let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], START)?;
+        let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
         subscribers.push((subscriber, handle));
     }
     let mut points = load(1);
@@ -133,12 +145,91 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     group.bench_function("1k_running_avg", |bencher| {
         bencher.iter(|| {
             let point = points.next();
-            drop(live.apply(producer(), point.as_slice(), START, &keys));
+            drop(live.apply(producer(), point.as_slice(), NOW, &keys));
             subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
         });
     });
     group.finish();
     Ok(())
+}
+
+/// One event, and an update of it from each of 1,000 windows that are all different, taken by all of their readers.
+fn many_windows(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let queries = size(1_000, 10);
+    let mut live = Live::new(Options::default());
+    let mut subscribers = Vec::new();
+    for width in 1..=queries {
+        let subscriber = live.subscriber();
+        let query = Query::parse(&format!("AVG:cpu.total:[env=prod]:[{width}ms]"))?;
+        let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
+        subscribers.push((subscriber, handle));
+    }
+    let mut points = load(1);
+    let mut group = criterion.benchmark_group("event_to_many_queries");
+    group.throughput(Throughput::Elements(queries as u64));
+    group.bench_function("1k_sliding_avg", |bencher| {
+        bencher.iter(|| {
+            let point = points.next();
+            drop(live.apply(producer(), point.as_slice(), NOW, &keys));
+            subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
+        });
+    });
+    group.finish();
+    Ok(())
+}
+
+/// Registering: over very many series, and over very many stored points, from a disk in memory.
+fn registering(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let mut group = criterion.benchmark_group("registering");
+    group.sample_size(10);
+    let series: Vec<SeriesId> = (0..).map(SeriesId).take(size(1_000_000, 1_000)).collect();
+    for (name, text) in [("1m_series_running", "AVG:cpu.total:[]"), ("1m_series_sliding", "AVG:cpu.total:[]:[1h]")] {
+        let mut live = Live::new(Options::default());
+        let subscriber = live.subscriber();
+        let query = Query::parse(text)?;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let handle = live.subscribe(&subscriber, &query, series.iter().copied(), [], NOW);
+                handle.map(|handle| live.unsubscribe(&subscriber, handle))
+            });
+        });
+    }
+
+    let points = size(1_000_000, 10_000);
+    for (hosts, name) in [(1, "1m_points_of_1_series"), (10, "1m_points_of_10_series")] {
+        let vfs = Arc::new(slung_store::sim::SimVfs::new(1));
+        let engine = Engine::open(vfs, Arc::new(Still), Path::new("data"), slung_engine::Options::default())?.0;
+        let ids = (0..hosts).map(|host| engine.resolve(&key(host))).collect::<Result<Vec<_>, _>>()?;
+        let stored: Vec<Point> =
+            load(hosts).take(points).map(|point| Point { series: ids[point.series.index()], ..point }).collect();
+        for batch in stored.chunks(1_000) {
+            engine.write(None, batch)?;
+        }
+        let subscriber = engine.subscriber();
+        for op in ["AVG", "P99"] {
+            let query = Query::parse(&format!("{op}:cpu.total:[]:[1d]"))?;
+            group.bench_function(format!("{}_{name}", op.to_lowercase()), |bencher| {
+                bencher.iter(|| {
+                    let handle = engine.subscribe(&subscriber, &query);
+                    handle.map(|handle| {
+                        assert_eq!(engine.window_stats(handle).map(|stats| stats.points), Some(points));
+                        engine.unsubscribe(&subscriber, handle)
+                    })
+                });
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+/// A clock that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn now_micros(&self) -> i64 {
+        NOW
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -148,6 +239,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     feeding_nothing(&mut criterion)?;
     one_query(&mut criterion)?;
     many_queries(&mut criterion)?;
+    many_windows(&mut criterion)?;
+    registering(&mut criterion)?;
     criterion.final_summary();
     Ok(())
 }

@@ -20,7 +20,7 @@ const CATCH_UPS_MAX: u32 = 16;
 /// How often a load begins again, because more arrived than is kept of it, before it reads under the lock.
 const LOADS_MAX: u32 = 3;
 
-/// What is stored, as far as live queries need it.
+/// What is stored, as far as live queries need it. A trait, so that a test can try the seam without a disk's threads.
 pub(crate) trait History {
     /// The points of some series at one moment.
     type Snapshot;
@@ -62,7 +62,7 @@ impl Seam {
 
     /// Whether a thread has panicked half-way through a change.
     pub(crate) fn is_broken(&self) -> bool {
-        self.joined.is_poisoned()
+        self.joined.lock().is_err()
     }
 
     /// Writes points, which `write` stores, and tells live queries.

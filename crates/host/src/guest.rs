@@ -8,11 +8,13 @@ use slung_abi::{FUNCTIONS, HostFunction, Region, span};
 use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use crate::bucket::Bucket;
 use crate::journal::{Journal, LineBuffer, Source, Throttle};
-use crate::options::TABLES_MAX;
+use crate::options::{StartOptions, TABLES_MAX};
 use crate::poll::Handles;
 use crate::stats::Counters;
 use crate::ticker::Ticker;
+use crate::wasi;
 use crate::world::World;
 
 /// Why a call does not answer what it was asked for.
@@ -59,6 +61,7 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) counters: Arc<Counters>,
+    writes: Bucket,
     journal: Arc<Journal>,
     stdout: LineBuffer,
     stderr: LineBuffer,
@@ -71,7 +74,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn new(
-        wasi: WasiP1Ctx,
+        options: &StartOptions,
         world: Arc<dyn World>,
         handles: Handles,
         limits: Limits,
@@ -80,12 +83,13 @@ impl Guest {
         journal: Arc<Journal>,
     ) -> Self {
         Self {
-            wasi,
+            wasi: wasi::context(options),
             world,
             handles,
             limits,
             ticker,
             counters,
+            writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             journal,
             stdout: LineBuffer::new(Source::Stdout),
             stderr: LineBuffer::new(Source::Stderr),
@@ -99,6 +103,19 @@ impl Guest {
     pub(crate) fn print(&mut self, fd: u32, bytes: &[u8]) {
         let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
         stream.print(&self.journal, bytes);
+    }
+
+    /// Lets one more event be written.
+    ///
+    /// # Errors
+    /// It is one too many in this second, always in the same words: those are logged once a minute.
+    pub(crate) fn admit_write(&mut self) -> Result<(), Failed> {
+        if self.writes.take(Instant::now()) {
+            return Ok(());
+        }
+        self.counters.writes_refused.add(1);
+        let max = self.writes.per_second();
+        Err(format!("too many events: it may write {max} a second (`writes_per_second_max`)").into())
     }
 
     /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.

@@ -17,7 +17,6 @@ use crate::options::{HostOptions, StartOptions};
 use crate::poll::Handles;
 use crate::stats::Counters;
 use crate::ticker::Ticker;
-use crate::wasi;
 use crate::workflow::{Ending, Failure, State, Workflow, supervise};
 use crate::world::World;
 
@@ -108,7 +107,7 @@ impl Host {
             counters: Arc::clone(&counters),
         };
         let guest = Guest::new(
-            wasi::context(&options),
+            &options,
             Arc::clone(&world),
             Handles::new(world, self.options.handles_max),
             limits,

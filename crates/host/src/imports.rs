@@ -131,13 +131,14 @@ fn free_handle(caller: &mut Call<'_>, handle: u64) -> Result<i32, Failed> {
 /// Writes an event.
 ///
 /// # Errors
-/// A Region, a number, the tags, or the store.
+/// A Region, a number, the tags, one event too many in a second, or the store.
 async fn write_event(caller: &mut Call<'_>, time: u32, number: u32, tags: u32) -> Result<i32, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let timestamp = timestamp(text(memory, time, "timestamp", limits::NUMBER_BYTES_MAX)?)?;
     let value = value(text(memory, number, "value", limits::NUMBER_BYTES_MAX)?)?;
     let (series, tags) = event_tags(text(memory, tags, "tags", limits::TAGS_BYTES_MAX)?)?;
+    guest.admit_write()?;
     guest.world.write(NewEvent { timestamp, value, series, tags }).await.map_err(|refusal| Failed::Call(refusal.0))?;
     Ok(OK)
 }

@@ -1,6 +1,6 @@
 //! What can be set, with unit, default and reason.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use slung_abi::limits;
 
@@ -59,7 +59,7 @@ impl Default for HostOptions {
 }
 
 /// What a single workflow is started with.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartOptions {
     /// What the log and the operator call it.
     pub name: String,
@@ -67,4 +67,19 @@ pub struct StartOptions {
     pub env: Vec<(String, String)>,
     /// Its arguments; by default none. The first one is by custom the program's name.
     pub args: Vec<String>,
+    /// Events that it may write in a second, at least 1, and as many at once after a second without any; by default
+    /// 10,000: many more than alerts and derived series come to, and no more than some 3.5 GB of points a day, at 4 bytes
+    /// each, from one that runs away. What is beyond that is refused to the workflow, not queued.
+    pub writes_per_second_max: NonZeroU32,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            env: Vec::new(),
+            args: Vec::new(),
+            writes_per_second_max: NonZeroU32::new(10_000).expect("10,000 is not 0"),
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Counters {
     pub(crate) sleeps: Counter,
     pub(crate) busy_nanos: Counter,
     pub(crate) memory_bytes: Counter,
+    pub(crate) writes_refused: Counter,
     pub(crate) ok: [Counter; FUNCTIONS.len()],
     pub(crate) failed: [Counter; FUNCTIONS.len()],
 }
@@ -61,6 +62,8 @@ pub struct Stats {
     pub busy: Duration,
     /// Linear memory, bytes. It never shrinks, so this is also the most that it had.
     pub memory_bytes: u64,
+    /// Events that it was not let write because they were too many in a second; they are among the failed calls, too.
+    pub writes_refused: u64,
     /// Lines that were not logged because there were too many.
     pub log_lines_dropped: u64,
 }
@@ -82,6 +85,7 @@ impl Counters {
             sleeps: self.sleeps.get(),
             busy: Duration::from_nanos(self.busy_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
+            writes_refused: self.writes_refused.get(),
             log_lines_dropped,
         }
     }

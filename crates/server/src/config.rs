@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+use slung_host::StartOptions;
 
 use crate::cli::ServeArgs;
 
 /// Longest name of a workflow, bytes: it is a label in logs and metrics.
 const WORKFLOW_NAME_BYTES_MAX: usize = 64;
-/// Events that a workflow may write in a second, where nothing else is said: many more than alerts and derived series
-/// come to, and no more than some 3.5 GB of points a day, at 4 bytes each, from one that runs away.
-pub(crate) const WRITES_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not 0");
 
 /// Everything that `slung serve` needs to know.
 #[derive(Debug, PartialEq)]
@@ -29,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) workflows: BTreeMap<String, WorkflowConfig>,
     /// How the history is kept.
     pub(crate) store: slung_store::Options,
+    /// What live queries may keep.
+    pub(crate) live: slung_live::Options,
 }
 
 /// One workflow.
@@ -40,8 +40,7 @@ pub(crate) struct WorkflowConfig {
     /// Its environment variables.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
-    /// Events that it may write in a second, at least 1; by default [`WRITES_PER_SECOND_MAX`]. What is beyond that is
-    /// refused to the workflow, not queued.
+    /// Events that it may write in a second; more are refused to it.
     #[serde(default = "writes_per_second_max")]
     pub(crate) writes_per_second_max: NonZeroU32,
 }
@@ -49,12 +48,12 @@ pub(crate) struct WorkflowConfig {
 impl WorkflowConfig {
     /// That module, and everything else as by default.
     pub(crate) fn new(file: PathBuf) -> Self {
-        Self { file, env: BTreeMap::new(), writes_per_second_max: WRITES_PER_SECOND_MAX }
+        Self { file, env: BTreeMap::new(), writes_per_second_max: writes_per_second_max() }
     }
 }
 
 fn writes_per_second_max() -> NonZeroU32 {
-    WRITES_PER_SECOND_MAX
+    StartOptions::default().writes_per_second_max
 }
 
 impl Default for Config {
@@ -65,6 +64,7 @@ impl Default for Config {
             allow_hosts: Vec::new(),
             workflows: BTreeMap::new(),
             store: slung_store::Options::default(),
+            live: slung_live::Options::default(),
         }
     }
 }
@@ -80,7 +80,41 @@ struct File {
     workflows: BTreeMap<String, WorkflowConfig>,
     #[serde(default)]
     store: StoreFile,
+    #[serde(default)]
+    live: LiveFile,
 }
+
+/// The section `[live]`, as it is written; the names are those that the errors of a live query give.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LiveFile {
+    window_points_max: Option<NonZeroUsize>,
+    /// A size.
+    windows_bytes_max: Option<Size>,
+    handles_max: Option<NonZeroUsize>,
+}
+
+impl LiveFile {
+    /// Checks every key; errors name it with its value.
+    fn options(&self) -> anyhow::Result<slung_live::Options> {
+        let mut options = slung_live::Options::default();
+        if let Some(points) = self.window_points_max {
+            options.window_points_max = points.get();
+        }
+        if let Some(size) = &self.windows_bytes_max {
+            let bytes = size.bytes("live.windows_bytes_max", WINDOWS_BYTES_MIN)?;
+            options.windows_bytes_max = usize::try_from(bytes)
+                .map_err(|_| anyhow!("live.windows_bytes_max = {bytes}: more than there can be"))?;
+        }
+        if let Some(handles) = self.handles_max {
+            options.handles_max = handles.get();
+        }
+        Ok(options)
+    }
+}
+
+/// Below it a few windows of panes would be all.
+const WINDOWS_BYTES_MIN: u64 = 1 << 20;
 
 /// The section `[store]`, as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -117,13 +151,13 @@ impl StoreFile {
             options.partition_micros = duration("partition", text)?;
         }
         if let Some(size) = &self.disk_max {
-            options.disk_bytes_max = Some(size.bytes("disk_max", 1)?);
+            options.disk_bytes_max = Some(size.bytes("store.disk_max", 1)?);
         }
         if let Some(size) = &self.log_file {
-            options.log_file_bytes_max = size.bytes("log_file", LOG_FILE_BYTES_MIN)?;
+            options.log_file_bytes_max = size.bytes("store.log_file", LOG_FILE_BYTES_MIN)?;
         }
         if let Some(size) = &self.memtable {
-            let bytes = size.bytes("memtable", MEMTABLE_BYTES_MIN)?;
+            let bytes = size.bytes("store.memtable", MEMTABLE_BYTES_MIN)?;
             options.memtable_bytes_max =
                 usize::try_from(bytes).map_err(|_| anyhow!("store.memtable = {bytes}: more than there can be"))?;
         }
@@ -168,9 +202,9 @@ impl Size {
         };
         match bytes {
             Some(bytes) if bytes >= least => Ok(bytes),
-            Some(_) => bail!("store.{key} = {shown}: at least {least} bytes"),
+            Some(_) => bail!("{key} = {shown}: at least {least} bytes"),
             None => {
-                bail!("store.{key} = {shown}: expected a whole number of bytes, or one with a unit such as \"50GiB\"")
+                bail!("{key} = {shown}: expected a whole number of bytes, or one with a unit such as \"50GiB\"")
             }
         }
     }
@@ -190,6 +224,7 @@ impl Config {
             allow_hosts: file.allow_hosts,
             workflows: file.workflows,
             store: file.store.options().context("the configuration")?,
+            live: file.live.options().context("the configuration")?,
         };
         config.allow_hosts.extend_from_slice(&args.allow_hosts);
         for (index, (name, file)) in args.workflows.iter().enumerate() {
@@ -331,11 +366,35 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_live_queries_are_read_and_checked() {
+        let text = "[live]\nwindow_points_max = 5\nwindows_bytes_max = \"2MiB\"\nhandles_max = 7";
+        let expected = slung_live::Options {
+            window_points_max: 5,
+            windows_bytes_max: 2 << 20,
+            handles_max: 7,
+            ..slung_live::Options::default()
+        };
+        assert_eq!(load(text, ServeArgs::default()).unwrap().live, expected);
+        for (line, expected) in [
+            ("windows_bytes_max = \"1kB\"", "live.windows_bytes_max = \"1kB\": at least 1048576 bytes"),
+            ("windows_bytes_max = \"lots\"", "live.windows_bytes_max = \"lots\": expected"),
+            ("window_points_max = 0", "nonzero"),
+            ("points_max = 5", "points_max"),
+        ] {
+            let error = format!("{:#}", load(&format!("[live]\n{line}"), ServeArgs::default()).unwrap_err());
+            assert!(error.contains(expected), "{line} gives {error}");
+        }
+    }
+
+    #[test]
     fn the_book_names_every_key_and_every_command() {
         use clap::CommandFactory;
         let book = include_str!("../../../docs/getting-started.md");
         let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-        let File { listen, data, allow_hosts, workflows, store } = toml::from_str(example).unwrap();
+        let File { listen, data, allow_hosts, workflows, store, live } = toml::from_str(example).unwrap();
+        let LiveFile { window_points_max, windows_bytes_max, handles_max } = &live;
+        assert!(window_points_max.is_some() && windows_bytes_max.is_some() && handles_max.is_some());
+        assert_eq!(live.options().unwrap(), slung_live::Options::default(), "the example has the defaults");
         let StoreFile { retention, disk_max, memtable, log_file, partition } = &store;
         assert!(retention.is_some() && disk_max.is_some() && memtable.is_some());
         assert!(log_file.is_some() && partition.is_some());
@@ -346,7 +405,7 @@ mod tests {
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
         assert!(!workflows.is_empty());
         for WorkflowConfig { file: _, env, writes_per_second_max } in workflows.values() {
-            assert!(!env.is_empty() && *writes_per_second_max == WRITES_PER_SECOND_MAX);
+            assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
         }
         assert!(example.contains("\nwrites_per_second_max = "), "where it is missing, it has its default, too");
         for command in crate::cli::Cli::command().get_subcommands() {

@@ -8,6 +8,7 @@ mod copies;
 mod delete;
 mod demo;
 mod export;
+mod feedback;
 mod import;
 mod input;
 mod inspect;
@@ -21,7 +22,6 @@ mod verify;
 mod watch;
 mod world;
 mod write;
-mod writes;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

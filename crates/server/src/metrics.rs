@@ -15,7 +15,6 @@ use slung_live::Subscriber;
 use slung_net::Counters;
 
 use crate::watch::WatchCounters;
-use crate::writes::Writes;
 
 /// A workflow that was started, and whose updates it reads.
 pub(crate) struct RunningWorkflow {
@@ -23,8 +22,6 @@ pub(crate) struct RunningWorkflow {
     pub(crate) workflow: Workflow,
     /// What waits for it.
     pub(crate) subscriber: Arc<Subscriber>,
-    /// What it has written.
-    pub(crate) writes: Arc<Writes>,
 }
 
 /// Renders everything.
@@ -183,7 +180,7 @@ impl Owners {
             u64::try_from(it.workflow.stats().busy.as_micros()).unwrap_or(u64::MAX)
         })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
-        each("slung_workflow_writes_refused", help, &|it| it.writes.over_limit())?;
+        each("slung_workflow_writes_refused", help, &|it| it.workflow.stats().writes_refused)?;
         let help = "Log lines of the workflow that were too many";
         each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
 

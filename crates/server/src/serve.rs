@@ -1,8 +1,7 @@
 //! `slung serve`: engine, network and host put together, started in that order and stopped so that nothing is lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,13 +75,13 @@ pub(crate) struct Running {
 impl Running {
     /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, workflows, store } = config;
+        let Config { listen, data, allow_hosts, workflows, store, live } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
-        let (host, loaded) = spawn_blocking(move || load(workflows)).await??;
+        let (host, modules) = spawn_blocking(move || load(workflows)).await??;
 
         let opened = spawn_blocking(move || {
-            let options = slung_engine::Options { store, ..slung_engine::Options::default() };
+            let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
             let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
             opened
                 .with_context(|| format!("data directory {}", data.display()))
@@ -100,7 +99,8 @@ impl Running {
         let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
-        let workflows: Arc<[RunningWorkflow]> = loaded.into_iter().map(|loaded| run(&host, loaded, &around)).collect();
+        let workflows: Arc<[RunningWorkflow]> =
+            modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
@@ -174,18 +174,13 @@ async fn tick(engine: Arc<Engine>) {
     }
 }
 
-/// A workflow that can be started.
-struct Loaded {
-    module: Module,
-    options: StartOptions,
-    writes_per_second_max: NonZeroU32,
-}
-
 /// Compiles every workflow, each module once. Blocks.
-fn load(workflows: BTreeMap<String, WorkflowConfig>) -> anyhow::Result<(Host, Vec<Loaded>)> {
+fn load(
+    workflows: std::collections::BTreeMap<String, WorkflowConfig>,
+) -> anyhow::Result<(Host, Vec<(StartOptions, Module)>)> {
     let host = Host::new(HostOptions::default())?;
     let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
-    let mut loaded = Vec::new();
+    let mut modules = Vec::new();
     for (name, WorkflowConfig { file, env, writes_per_second_max }) in workflows {
         let module = match compiled.get(&file) {
             Some(module) => module.clone(),
@@ -196,18 +191,17 @@ fn load(workflows: BTreeMap<String, WorkflowConfig>) -> anyhow::Result<(Host, Ve
             }
         };
         compiled.insert(file, module.clone());
-        let options = StartOptions { args: vec![name.clone()], name, env: env.into_iter().collect() };
-        loaded.push(Loaded { module, options, writes_per_second_max });
+        let (args, env) = (vec![name.clone()], env.into_iter().collect());
+        modules.push((StartOptions { args, name, env, writes_per_second_max }, module));
     }
-    Ok((host, loaded))
+    Ok((host, modules))
 }
 
-fn run(host: &Host, loaded: Loaded, around: &Surroundings) -> RunningWorkflow {
-    let Loaded { module, options, writes_per_second_max } = loaded;
+fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
     info!("workflow {}: started", options.name);
-    let world = WorkflowWorld::new(options.name.clone(), around.clone(), writes_per_second_max);
-    let (subscriber, writes) = (world.subscriber(), world.writes());
-    RunningWorkflow { workflow: host.start(&module, options, Arc::new(world)), subscriber, writes }
+    let world = WorkflowWorld::new(options.name.clone(), around.clone());
+    let subscriber = world.subscriber();
+    RunningWorkflow { workflow: host.start(module, options, Arc::new(world)), subscriber }
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {

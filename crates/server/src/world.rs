@@ -1,6 +1,5 @@
 //! What a workflow can reach: the host's trait on top of the engine, the producers' connections and the HTTP client.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::writes::Writes;
+use crate::feedback::Feedback;
 
 /// Until a workflow's partial answers are worth another line in the log.
 const PARTIAL_REPEAT: Duration = Duration::from_secs(60);
@@ -42,7 +41,7 @@ pub(crate) struct WorkflowWorld {
     /// When the log last had a word on partial answers.
     warned: Mutex<Option<Instant>>,
     subscription: Arc<Subscription>,
-    writes: Arc<Writes>,
+    feedback: Feedback,
 }
 
 /// All live queries of one workflow; they end with it.
@@ -58,12 +57,11 @@ impl Drop for Subscription {
 }
 
 impl WorkflowWorld {
-    /// Nothing is subscribed yet, nothing written.
-    pub(crate) fn new(name: String, around: Surroundings, writes_per_second_max: NonZeroU32) -> Self {
+    /// Nothing is subscribed yet.
+    pub(crate) fn new(name: String, around: Surroundings) -> Self {
         let (engine, subscriber) = (Arc::clone(&around.engine), around.engine.subscriber());
         let subscription = Arc::new(Subscription { engine, subscriber });
-        let writes = Arc::new(Writes::new(writes_per_second_max));
-        Self { name, around, warned: Mutex::default(), subscription, writes }
+        Self { name, around, warned: Mutex::default(), subscription, feedback: Feedback::default() }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
@@ -76,13 +74,12 @@ impl WorkflowWorld {
         }
     }
 
-    /// The point of an event that may be written. Tells the operator, once, where it will come back to its writer.
+    /// The point of an event. Tells the operator, once, where it will come back to its writer.
     fn point(&self, event: NewEvent<'_>) -> Result<Point, Refusal> {
-        self.writes.admit().map_err(Refusal)?;
         let NewEvent { timestamp, value, series, tags } = event;
         let key = SeriesKey::new(series, tags).map_err(refusal)?;
         let series = self.around.engine.resolve(&key).map_err(refusal)?;
-        if let Some(query) = self.writes.fed(series, &key, timestamp) {
+        if let Some(query) = self.feedback.fed(series, &key, timestamp) {
             warn!(
                 "workflow {}: it writes to {key}, which its own live query {query} reads: what it writes comes back to \
                  it, perhaps for ever; let it write under a name or tag that it does not read",
@@ -90,11 +87,6 @@ impl WorkflowWorld {
             );
         }
         Ok(Point { series, timestamp, value })
-    }
-
-    /// What it has written.
-    pub(crate) fn writes(&self) -> Arc<Writes> {
-        Arc::clone(&self.writes)
     }
 
     /// Where its updates arrive.
@@ -117,14 +109,14 @@ impl World for WorkflowWorld {
             // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
             let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &meant)).await;
             let handle = done.map_err(refusal)?.map_err(refusal)?.get();
-            self.writes.subscribed(handle, query);
+            self.feedback.subscribed(handle, query);
             Ok(handle)
         }
         .boxed()
     }
 
     fn free(&self, id: u64) -> bool {
-        self.writes.freed(id);
+        self.feedback.freed(id);
         HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscription.subscriber, handle))
     }
 

@@ -1,7 +1,9 @@
 //! What each host function does when all is well, and how it fails when the world refuses.
 
+use std::num::NonZeroU32;
+
 use slung_abi::HostFunction;
-use slung_host::{HttpMethod, Refusal, State};
+use slung_host::{HttpMethod, Refusal, StartOptions, State};
 
 use crate::fake::{Asked, Fake};
 use crate::fixture::{guest, options, run, start, start_in, text};
@@ -58,6 +60,35 @@ fn write_event() {
     ended.line("u_write_event failed: tags: no series=NAME");
     let calls = ended.stats.calls[HostFunction::WriteEvent.index()];
     assert_eq!((calls.ok, calls.failed), (1, 4));
+}
+
+/// One that runs away writes a burst, and is told that each further event is too many; the log hears of it once.
+#[test]
+fn events_beyond_the_limit_are_refused() {
+    let module = guest(&format!(
+        r#"{} {} {} (func (export "call") (result i32) (local $left i32)
+            (local.set $left (i32.const 200))
+            (loop $again
+                (call $say32 (call $write_event (i32.const 100) (i32.const 200) (i32.const 300)))
+                (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+            (i32.const 0))"#,
+        text(100, "1700000000000000"),
+        text(200, "21.5"),
+        text(300, "series=temp"),
+    ));
+    let writes_per_second_max = NonZeroU32::MIN;
+    let start = StartOptions { writes_per_second_max, ..StartOptions::default() };
+    let ended = start_in(&module, Fake::new(), options(), start).end();
+    assert_eq!(ended.state, State::Done);
+    let written = ended.world.asked().iter().filter(|asked| matches!(asked, Asked::Write { .. })).count() as u64;
+    // A slow machine takes some seconds, and has some more.
+    assert!((1..100).contains(&written), "{written}");
+    assert_eq!((ended.said[0], ended.said.iter().sum::<u64>()), (0, 200 - written));
+    assert_eq!(ended.stats.writes_refused, 200 - written);
+    let calls = ended.stats.calls[HostFunction::WriteEvent.index()];
+    assert_eq!((calls.ok, calls.failed), (written, 200 - written));
+    let refused = "WARN host: u_write_event failed: too many events: it may write 1 a second (`writes_per_second_max`)";
+    assert_eq!(ended.lines, [refused, "INFO host: done"]);
 }
 
 #[test]

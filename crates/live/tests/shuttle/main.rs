@@ -38,7 +38,7 @@ mod subscriber;
 mod update;
 
 /// Schedules per test and way of choosing them.
-const SCHEDULES: usize = 25_000;
+const SCHEDULES: usize = 50_000;
 
 /// Switches between threads at the worst moments: most mistakes need two or three.
 const SWITCHES: usize = 3;

@@ -51,7 +51,7 @@ async fn a_workflow_that_feeds_itself_is_told_of_once_and_bounded() {
     let log = server.log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(lines("own live query"), 1, "{log}");
-    let refused = "u_write_event failed: more than 100 events in a second, see `writes_per_second_max`";
+    let refused = "u_write_event failed: too many events: it may write 100 a second (`writes_per_second_max`)";
     // A reason that repeats is logged again after a minute.
     assert!((1..=1 + seconds as usize / 60).contains(&lines(refused)), "{log}");
     assert_eq!(lines("u_write_event failed"), lines(refused), "{log}");

@@ -1,0 +1,75 @@
+//! How many events a workflow may write in a second.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+/// Parts of an event in which a [`Bucket`] counts: it is filled by so many in each nanosecond for an event a second.
+const PARTS: u64 = 1_000_000_000;
+
+/// A token bucket: full at first, it holds what one second brings.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    per_second: u64,
+    parts: u64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// Full.
+    pub(crate) fn new(per_second: NonZeroU32, now: Instant) -> Self {
+        let per_second = u64::from(per_second.get());
+        Self { per_second, parts: per_second * PARTS, filled: now }
+    }
+
+    /// As it was made.
+    pub(crate) fn per_second(&self) -> u64 {
+        self.per_second
+    }
+
+    /// Takes one event out, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let nanos = now.saturating_duration_since(self.filled).as_nanos();
+        // After a second it is full.
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).min(PARTS);
+        self.filled = self.filled.max(now);
+        self.parts = (self.parts + nanos * self.per_second).min(self.per_second * PARTS);
+        let taken = self.parts.checked_sub(PARTS);
+        self.parts = taken.unwrap_or(self.parts);
+        taken.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limit(per_second: u32) -> NonZeroU32 {
+        NonZeroU32::new(per_second).unwrap()
+    }
+
+    #[test]
+    fn a_bucket_gives_a_second_at_once_and_then_what_time_brings() {
+        for per_second in [1, 3, 10_000, u32::MAX] {
+            let start = Instant::now();
+            let mut bucket = Bucket::new(limit(per_second), start);
+            let burst = per_second.min(20_000);
+            assert!((0..burst).all(|_| bucket.take(start)));
+            assert_eq!(bucket.take(start), per_second > burst);
+        }
+        let start = Instant::now();
+        let mut bucket = Bucket::new(limit(10_000), start);
+        let mut taken = |at| (0..30_000).filter(|_| bucket.take(start + at)).count();
+        assert_eq!(taken(Duration::ZERO), 10_000);
+        assert_eq!(taken(Duration::from_nanos(99_999)), 0);
+        assert_eq!(taken(Duration::from_micros(100)), 1);
+        assert_eq!(taken(Duration::from_millis(100)), 999);
+        assert_eq!(taken(Duration::from_secs(1_000_000)), 10_000, "no more than a second is kept");
+        assert_eq!(taken(Duration::ZERO), 0, "a clock that goes back brings nothing");
+        // In steps as in one: nothing is lost to rounding.
+        let mut bucket = Bucket::new(limit(3), start);
+        let taken = (0..=10_000_000_u64).step_by(7_001).filter(|at| bucket.take(start + Duration::from_micros(*at)));
+        assert_eq!(taken.count(), 3 + 29);
+    }
+}
