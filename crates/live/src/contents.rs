@@ -102,28 +102,28 @@ impl Contents {
     #[inline]
     pub(crate) fn oldest(&self) -> Option<i64> {
         match self {
-            Self::Plain(points) | Self::Sketch(points, _) => points.first().map(|first| first.timestamp),
-            Self::Spread(points) => points.first().map(|first| first.timestamp),
+            Self::Plain(points) | Self::Sketch(points, _) => points.oldest(),
+            Self::Spread(points) => points.oldest(),
             Self::Panes(panes) => panes.oldest(),
         }
     }
 
     /// What is to be seen of everything; `last` is the newest value.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn seen(&mut self, op: Op, last: Option<f64>) -> Seen {
         match self {
-            Self::Plain(points) => {
-                let value = match op {
-                    Op::First => points.first().map(|first| first.value),
-                    Op::Last => last,
-                    _ => None,
-                };
-                seen_of(points.total(), value)
+            Self::Plain(points) => match op {
+                Op::First => Seen::with(&points.total(), points.first().map(|first| first.value)),
+                Op::Last => Seen::with(&points.total(), last),
+                _ => Seen::of(&points.total(), op),
+            },
+            Self::Spread(points) => {
+                let spread = points.total();
+                Seen::with(spread.aggregate(), spread.std_dev())
             }
-            Self::Spread(points) => spread_of(&points.total()),
             Self::Sketch(points, sketch) => {
                 let aggregate = points.total();
-                seen_of(aggregate, quantile(op, sketch, &aggregate))
+                Seen::with(&aggregate, quantile(op, sketch, &aggregate))
             }
             Self::Panes(panes) => panes.seen(op, last),
         }
@@ -138,30 +138,30 @@ impl Contents {
         last: Option<f64>,
         faded: &mut Option<Faded>,
     ) -> (Seen, Option<i64>) {
-        let at = |first: Option<First>| first.map(|first| first.timestamp);
-        match self {
+        let (seen, first) = match self {
             Self::Plain(points) => {
                 let (aggregate, first) = points.since(start);
-                let value = match op {
-                    Op::First => first.map(|first| first.value),
-                    Op::Last => last.filter(|_| first.is_some()),
-                    _ => None,
+                let seen = match op {
+                    Op::First => Seen::with(&aggregate, first.map(|first| first.value)),
+                    Op::Last => Seen::with(&aggregate, last.filter(|_| first.is_some())),
+                    _ => Seen::of(&aggregate, op),
                 };
-                (seen_of(aggregate, value), at(first))
+                (seen, first)
             }
             Self::Spread(points) => {
                 let (spread, first) = points.since(start);
-                (spread_of(&spread), at(first))
+                (Seen::with(spread.aggregate(), spread.std_dev()), first)
             }
             Self::Sketch(points, sketch) => {
                 let (aggregate, first) = points.since(start);
                 let faded = faded.get_or_insert_with(|| Faded { before: i64::MIN, sketch: sketch.clone() });
                 points.between(faded.before, start, |value| faded.sketch.remove(value));
                 faded.before = faded.before.max(start);
-                (seen_of(aggregate, quantile(op, &mut faded.sketch, &aggregate)), at(first))
+                (Seen::with(&aggregate, quantile(op, &mut faded.sketch, &aggregate)), first)
             }
-            Self::Panes(panes) => panes.seen_since(start, op, last),
-        }
+            Self::Panes(panes) => return panes.seen_since(start, op, last),
+        };
+        (seen, first.map(|first| first.timestamp))
     }
 
     /// What the points add up to, once for all; nothing can leave it.
@@ -206,14 +206,6 @@ pub(crate) struct Faded {
     /// Everything older is taken out.
     before: i64,
     sketch: Box<Sketch>,
-}
-
-fn seen_of(aggregate: Aggregate, value: Option<f64>) -> Seen {
-    Seen { count: aggregate.count(), aggregate, value }
-}
-
-fn spread_of(spread: &Spread) -> Seen {
-    seen_of(*spread.aggregate(), spread.std_dev())
 }
 
 fn quantile(op: Op, sketch: &mut Sketch, aggregate: &Aggregate) -> Option<f64> {

@@ -424,14 +424,14 @@ impl Live {
             Window::Slide(sliding) => {
                 let (seen, _) = sliding.look(arrival);
                 newest = sliding.newest().or(newest);
-                Some(seen)
+                seen
             }
             window => window.seen(),
         };
         recount(&mut self.bytes, &mut slot.bytes, window.bytes());
         self.due[index] = window.due();
         *before = window;
-        if let (Some(seen), Some((timestamp, series))) = (seen, newest)
+        if let Some((timestamp, series)) = newest
             && seen.count != shown
             && let Some(key) = key_of(&mut self.keys, series, keys)
         {
@@ -544,10 +544,9 @@ impl Live {
                         slot.tell(&Change { timestamp, value, key, producer, state: None }, &self.open, &mut wakes);
                     }
                     Taken::Changed => {
-                        if let Some(seen) = window.seen() {
-                            let cause = Cause { timestamp: point.timestamp, key, producer };
-                            slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
-                        }
+                        let seen = window.seen();
+                        let cause = Cause { timestamp: point.timestamp, key, producer };
+                        slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
                     }
                 }
             }
@@ -579,7 +578,7 @@ impl Live {
                 let key = key_of(&mut self.keys, series, keys)?;
                 Some((timestamp, key))
             });
-            if let (Some((timestamp, key)), Some(_), true) = (key, seen.answer(slot.query.op()), changes) {
+            if let (Some((timestamp, key)), Some(_), true) = (key, seen.value, changes) {
                 sliding.tell(arrival.passed);
                 *due = sliding.due();
                 let cause = Cause { timestamp, key, producer: None };
@@ -667,6 +666,7 @@ impl Live {
 }
 
 /// What an update is told of: the event that caused it, or the newest that the window has seen.
+#[derive(Clone, Copy)]
 struct Cause<'c> {
     timestamp: i64,
     key: &'c Arc<SeriesKey>,
@@ -723,11 +723,10 @@ impl Slot {
         counts: &mut Counts,
         wakes: &mut Wakes,
     ) {
-        let Some((value, state)) = seen.answer(self.query.op()) else { return };
-        let is_saturated = seen.aggregate.is_saturated();
-        counts.sums_saturated += u64::from(is_saturated && !self.saturated);
-        self.saturated = is_saturated;
-        let Cause { timestamp, key, producer } = *cause;
+        let Some(value) = seen.value else { return };
+        counts.sums_saturated += u64::from(seen.is_saturated && !self.saturated);
+        self.saturated = seen.is_saturated;
+        let (Cause { timestamp, key, producer }, state) = (*cause, seen.state());
         self.tell(&Change { timestamp, value, key, producer, state }, open, wakes);
     }
 

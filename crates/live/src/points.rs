@@ -40,8 +40,10 @@ struct Block<T> {
     gone: usize,
     /// The first key, of those that left too: here, so that a search reads no points of the blocks that it passes.
     begin: Key,
-    /// Of those that are there; not kept up to date while the block is open.
+    /// Of those that are there; not kept up to date while the block is open, or as [`Block::is_growing`] says.
     total: T,
+    /// Points are put to its end, and its total waits until somebody asks: at once it is several times as cheap.
+    is_growing: bool,
 }
 
 impl<T: Total> Block<T> {
@@ -53,6 +55,7 @@ impl<T: Total> Block<T> {
             gone: 0,
             begin: (i64::MIN, SeriesId(0)),
             total: T::default(),
+            is_growing: false,
         }
     }
 
@@ -87,9 +90,24 @@ impl<T: Total> Block<T> {
         self.key(self.len() - 1)
     }
 
-    /// Where the points not older than `start` begin.
+    /// Where the points not older than `start` begin. The first ones are looked at first: in a stream one leaves at a time.
+    #[inline]
     fn start(&self, start: i64) -> usize {
-        self.gone + self.timestamps[self.gone..].partition_point(|timestamp| *timestamp < start)
+        let live = &self.timestamps[self.gone..];
+        let few = live.iter().take(2).take_while(|timestamp| **timestamp < start).count();
+        self.gone + if few < 2 { few } else { live.partition_point(|timestamp| *timestamp < start) }
+    }
+
+    /// Of those that are there, unless it is open.
+    fn total(&self) -> T {
+        if self.is_growing { T::of(&self.values) } else { self.total }
+    }
+
+    /// The same, once for all.
+    fn settle(&mut self) {
+        if self.is_growing {
+            (self.total, self.is_growing) = (T::of(&self.values), false);
+        }
     }
 
     /// The place of a key: found, or to be put.
@@ -141,9 +159,9 @@ impl<T: Total> Block<T> {
         self.timestamps.shrink_to_fit();
         self.values.shrink_to_fit();
         self.series.shrink_to_fit();
-        self.total = T::of(&self.values);
+        (self.total, self.is_growing) = (T::of(&self.values), false);
         let begin = (timestamps[0], series[0]);
-        Self { total: T::of(&values), timestamps, values, series, gone: 0, begin }
+        Self { total: T::of(&values), timestamps, values, series, gone: 0, begin, is_growing: false }
     }
 }
 
@@ -175,7 +193,7 @@ impl<T: Total> Points<T> {
             let block = Block::of(points);
             all.len += block.len();
             all.room += block.values.capacity();
-            all.behind.merge(&block.total);
+            all.behind.merge(&block.total());
             all.blocks.push_back(block);
         }
         all
@@ -192,6 +210,12 @@ impl<T: Total> Points<T> {
         self.room * POINT + self.blocks.capacity() * size_of::<Block<T>>() + totals * size_of::<T>()
     }
 
+    /// The timestamp of the first one.
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<i64> {
+        self.blocks.front().map(|block| block.timestamps[block.gone])
+    }
+
     /// The first one.
     pub(crate) fn first(&self) -> Option<First> {
         let block = self.blocks.front()?;
@@ -200,7 +224,7 @@ impl<T: Total> Points<T> {
     }
 
     /// Over all of them.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
         if let Some(front) = self.open.last().or(self.tails.last()) {
@@ -220,7 +244,7 @@ impl<T: Total> Points<T> {
             let at = block.start(start);
             let is_whole = at == block.gone;
             if is_whole && (index > 0 || self.open.is_empty()) {
-                total.merge(&block.total);
+                total.merge(&block.total());
             } else if at < block.len() {
                 total.merge(&T::of(&block.values[at..]));
             }
@@ -283,9 +307,9 @@ impl<T: Total> Points<T> {
     #[inline]
     pub(crate) fn evict(&mut self, start: i64, mut leaves: impl FnMut(f64)) {
         while let Some(block) = self.blocks.front()
-            && block.first().0 < start
+            && block.timestamps[block.gone] < start
         {
-            if block.last().0 < start {
+            if block.timestamps[block.len() - 1] < start {
                 block.live_values().iter().for_each(|value| leaves(*value));
                 self.drop_first_block();
             } else {
@@ -316,7 +340,7 @@ impl<T: Total> Points<T> {
         block.timestamps.push(point.timestamp);
         block.values.push(point.value);
         block.series.push(point.series);
-        block.total.push(point.value);
+        block.is_growing = true;
     }
 
     /// Takes a point that is not newer than the newest.
@@ -335,7 +359,9 @@ impl<T: Total> Points<T> {
         let block = &mut self.blocks[index];
         self.room += block.grow();
         block.insert(at, point);
-        block.total.push(point.value);
+        if !block.is_growing {
+            block.total.push(point.value);
+        }
         let newer_points = block.len() - 1 - at;
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
@@ -375,7 +401,7 @@ impl<T: Total> Points<T> {
             self.open_from(newer_points);
             return before;
         }
-        block.total = T::of(&block.values);
+        (block.total, block.is_growing) = (T::of(&block.values), false);
         if index < opened + self.tails.len() {
             self.tails_from(opened + self.tails.len() - 1 - index);
             if opened > 0 {
@@ -393,7 +419,7 @@ impl<T: Total> Points<T> {
         if index < opened {
             let first = &mut self.blocks[0];
             first.close();
-            first.total = T::of(&first.values);
+            (first.total, first.is_growing) = (T::of(&first.values), false);
             self.open.clear();
             self.tails.clear();
             self.late = None;
@@ -472,7 +498,9 @@ impl<T: Total> Points<T> {
         let last = first + self.tails.len();
         let mut tail = self.tails[..keep].last().copied().unwrap_or_default();
         for shorter in keep..self.tails.len() {
-            tail.merge(&self.blocks[last - 1 - shorter].total);
+            let block = &mut self.blocks[last - 1 - shorter];
+            block.settle();
+            tail.merge(&block.total);
             self.tails[shorter] = tail;
         }
     }
@@ -491,7 +519,7 @@ impl<T: Total> Points<T> {
     fn merged(&self, blocks: Range<usize>) -> T {
         let mut total = T::default();
         for block in self.blocks.range(blocks) {
-            total.merge(&block.total);
+            total.merge(&block.total());
         }
         total
     }

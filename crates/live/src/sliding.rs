@@ -239,7 +239,7 @@ impl Sliding {
     }
 
     /// What is to be seen after an event.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn seen(&mut self) -> Seen {
         let seen = self.leading.as_deref_mut().unwrap_or(&mut self.view).seen();
         self.shown = seen.count;

@@ -110,43 +110,53 @@ impl Sum {
     }
 
     /// What is to be seen of it; `first` and `last` are its ends.
+    #[inline]
     pub(crate) fn seen(&self, op: Op, first: Option<f64>, last: Option<f64>) -> Seen {
-        let count = self.count();
-        let (aggregate, value) = match (self, op) {
-            (Self::Plain(aggregate), Op::First) => (*aggregate, first),
-            (Self::Plain(aggregate), Op::Last) => (*aggregate, last),
-            (Self::Plain(aggregate), _) => (*aggregate, None),
-            (Self::Spread(spread), _) => (*spread.aggregate(), spread.std_dev()),
-            (Self::Sketch(sketch), Op::Quantile(quantile)) => (Aggregate::EMPTY, sketch.quantile(quantile)),
-            (Self::Sketch(_), _) => (Aggregate::EMPTY, None),
-        };
-        Seen { count, aggregate, value }
+        match (self, op) {
+            (Self::Plain(aggregate), Op::First) => Seen::with(aggregate, first),
+            (Self::Plain(aggregate), Op::Last) => Seen::with(aggregate, last),
+            (Self::Plain(aggregate), _) => Seen::of(aggregate, op),
+            (Self::Spread(spread), _) => Seen::with(spread.aggregate(), spread.std_dev()),
+            (Self::Sketch(sketch), op) => {
+                let value = if let Op::Quantile(quantile) = op { sketch.quantile(quantile) } else { None };
+                Seen { value, count: sketch.count(), sum: None, is_saturated: false }
+            }
+        }
     }
 }
 
 /// What is to be seen of a window at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
+    /// What the query tells; `None` where it tells nothing of an empty window.
+    pub(crate) value: Option<f64>,
     /// How many points, or writes.
     pub(crate) count: u64,
-    /// What AVG, MIN, MAX, SUM and COUNT answer from.
-    pub(crate) aggregate: Aggregate,
-    /// What any other operator answers; `None` over nothing.
-    pub(crate) value: Option<f64>,
+    /// The sum behind the value, for AVG, SUM and COUNT.
+    pub(crate) sum: Option<f64>,
+    /// Whether the sum is out of the finite range.
+    pub(crate) is_saturated: bool,
 }
 
 impl Seen {
-    /// What the query tells: its value, and the state behind it where it has one.
-    pub(crate) fn answer(&self, op: Op) -> Option<(f64, Option<(f64, u64)>)> {
-        let total = &self.aggregate;
-        let state = matches!(op, Op::Avg | Op::Sum | Op::Count).then(|| (total.sum(), total.count()));
-        let value = match op {
-            // A window that has become empty has the sum 0, where a historical query over nothing has none.
-            Op::Sum => total.sum(),
-            Op::First | Op::Last | Op::StdDev | Op::Quantile(_) => self.value?,
-            _ => total.value(op)?,
-        };
-        Some((value, state))
+    /// For what an aggregate answers.
+    #[inline]
+    pub(crate) fn of(aggregate: &Aggregate, op: Op) -> Self {
+        let sum = matches!(op, Op::Avg | Op::Sum | Op::Count).then(|| aggregate.sum());
+        // A window that has become empty has the sum 0, where a historical query over nothing has none.
+        let value = if op == Op::Sum { sum } else { aggregate.value(op) };
+        Self { value, count: aggregate.count(), sum, is_saturated: aggregate.is_saturated() }
+    }
+
+    /// For everything else: its value over those points.
+    #[inline]
+    pub(crate) fn with(aggregate: &Aggregate, value: Option<f64>) -> Self {
+        Self { value, count: aggregate.count(), sum: None, is_saturated: aggregate.is_saturated() }
+    }
+
+    /// The state behind the value, where it has one.
+    pub(crate) fn state(&self) -> Option<(f64, u64)> {
+        self.sum.map(|sum| (sum, self.count))
     }
 }
 

@@ -111,7 +111,7 @@ impl View {
     }
 
     /// What is to be seen after an event.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn seen(&mut self) -> Seen {
         self.contents.seen(self.op, self.last.map(|last| last.value))
     }

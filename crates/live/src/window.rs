@@ -1,6 +1,6 @@
 //! What one event, or the passing of time, does to one live query.
 
-use slung_model::{Op, Point, SeriesId, Spread, TimeRange};
+use slung_model::{Aggregate, Op, Point, SeriesId, Spread, TimeRange};
 
 use crate::contents::Contents;
 use crate::sliding::{Sliding, is_on_time, on_time_until};
@@ -207,17 +207,16 @@ impl Window {
     }
 
     /// What is to be seen after an event. Of a raw query nothing is.
-    // Down to the total, as an aggregate that is handed up by value is else copied at each step, just after it was written.
-    #[inline(always)]
-    pub(crate) fn seen(&mut self) -> Option<Seen> {
+    #[inline]
+    pub(crate) fn seen(&mut self) -> Seen {
         match self {
-            Self::Pass(_) | Self::PassRecent(_) => None,
+            Self::Slide(sliding) => sliding.seen(),
             Self::Count(count) => {
                 let last = count.last.map(|last| last.value);
-                Some(count.sum.seen(count.op, count.first.map(|first| first.value), last))
+                count.sum.seen(count.op, count.first.map(|first| first.value), last)
             }
-            Self::Keep(keep) => Some(keep.contents.seen(keep.op, keep.last.map(|last| last.value))),
-            Self::Slide(sliding) => Some(sliding.seen()),
+            Self::Keep(keep) => keep.contents.seen(keep.op, keep.last.map(|last| last.value)),
+            Self::Pass(_) | Self::PassRecent(_) => Seen::with(&Aggregate::EMPTY, None),
         }
     }
 
@@ -258,7 +257,7 @@ impl Window {
     pub(crate) fn shown(&mut self) -> u64 {
         match self {
             Self::Slide(sliding) => sliding.shown(),
-            window => window.seen().map_or(0, |seen| seen.count),
+            window => window.seen().count,
         }
     }
 

@@ -84,7 +84,8 @@ impl Aggregate {
         self.count = self.count.saturating_add(other.count);
         self.carry = self.carry.saturating_add(other.carry);
         self.add(other.sum);
-        self.add(other.compensation);
+        // What was lost is so small that what is lost of it does not count.
+        self.compensation += other.compensation;
         self.min = smaller(self.min, other.min);
         self.max = larger(self.max, other.max);
     }
