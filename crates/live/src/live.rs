@@ -8,103 +8,17 @@ use slung_model::{Op, Point, ProducerId, Query, SeriesId, SeriesKey, TimeRange};
 
 use crate::feeds::{Feeds, SlotIndex};
 use crate::loading::{Loading, Place, Recorded};
+use crate::options::Options;
 use crate::panes::PANES;
+use crate::stats::{Stats, WindowStats};
 use crate::time::Passed;
 use crate::total::Seen;
 use crate::update::{Change, OpenProducers};
 use crate::window::{Taken, Window};
 use crate::{Error, HandleId, Subscriber};
 
-/// The updates that may wait per handle: some 70 KiB for a guest that stands still.
-pub const QUEUE_UPDATES_MAX: usize = 1024;
-
 /// Giving up the points of a window that takes less than this gains nothing: its panes would take as much.
 const GIVEN_UP_BYTES_MIN: usize = 100 * PANES as usize;
-
-/// Limits. None of them is reached by accident; what happens beyond each is said with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Updates that wait per handle, [`QUEUE_UPDATES_MAX`] by default. Beyond it an aggregate merges into its newest
-    /// waiting update, and a raw query drops its oldest.
-    pub queue_updates_max: usize,
-    /// Points that one window keeps, 1,000,000 by default (24 MB). Beyond it a sliding window goes over to panes
-    /// ([`WindowState::Panes`]), an absolute one counts writes from then on ([`WindowState::CountsWrites`]).
-    pub window_points_max: usize,
-    /// Memory of all windows together, 512 MiB by default. Beyond it windows give up their points as above, the largest
-    /// first; then a new one is refused, and where those that are there still grow, their panes become longer.
-    pub windows_bytes_max: usize,
-    /// Handles at once, 100,000 by default. Beyond it a query is refused.
-    pub handles_max: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            queue_updates_max: QUEUE_UPDATES_MAX,
-            window_points_max: 1_000_000,
-            windows_bytes_max: 512 << 20,
-            handles_max: 100_000,
-        }
-    }
-}
-
-/// What a window promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WindowState {
-    /// Every point that belongs to it is in it, each once. Also a running aggregate, which promises to count writes.
-    Exact,
-    /// A sliding window that was too big to keep its points, and knows of each stretch of so many microseconds what the
-    /// writes in it add up to. What it tells is of its range and up to one such stretch before it; a point that is
-    /// written again counts again.
-    Panes {
-        /// How long a stretch is: a 1,024th of the width, unless memory ran short.
-        micros: i64,
-    },
-    /// An absolute window that was too big to keep its points: a point that is written again counts again.
-    CountsWrites,
-}
-
-/// One live query as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WindowStats {
-    /// Points that it keeps, hidden ones included.
-    pub points: usize,
-    /// Memory that they take, or what is kept instead of them.
-    pub bytes: usize,
-    /// What it promises.
-    pub state: WindowState,
-}
-
-/// All live queries together; the numbers of updates are each [`Subscriber`]'s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Live queries that are registered.
-    pub handles: usize,
-    /// Windows that they have; those with the same query share one.
-    pub windows: usize,
-    /// Points that the windows keep.
-    pub points: usize,
-    /// Memory of the windows.
-    pub bytes: usize,
-    /// Windows that are [`WindowState::Panes`] now.
-    pub windows_in_panes: usize,
-    /// Windows that are [`WindowState::CountsWrites`] now.
-    pub windows_counting_writes: usize,
-    /// How often a window gave up its points, or half of its panes, for want of room, since the start.
-    pub given_up: u64,
-    /// Events that were too old for a sliding window, since the start; one per handle that did not get it.
-    pub late: u64,
-    /// Events that were too far ahead of the clock for a sliding window, and waited for their time, since the start; one
-    /// per window.
-    pub ahead: u64,
-    /// Those of them that were let go for want of room before their time came.
-    pub ahead_cut: u64,
-    /// How often a sum left the finite range, since the start; one per window until it is back.
-    pub sums_saturated: u64,
-}
 
 /// Every live query, and the way of an event to those that it feeds. See the crate's documentation for an example.
 ///
@@ -594,7 +508,7 @@ impl Live {
     pub fn window_stats(&self, handle: HandleId) -> Option<WindowStats> {
         let slot = self.slots[*self.by_handle.get(&handle)?].as_ref()?;
         let window = slot.window.as_ref()?;
-        Some(WindowStats { points: window.points(), bytes: window.bytes(), state: state(window) })
+        Some(WindowStats::of(window))
     }
 
     /// All live queries together. Looks at each of them.
@@ -694,14 +608,6 @@ fn key_of<'k>(
         *place = keys(series);
     }
     place.as_ref()
-}
-
-fn state(window: &Window) -> WindowState {
-    match window.pane_micros() {
-        Some(micros) => WindowState::Panes { micros },
-        None if window.counts_writes() => WindowState::CountsWrites,
-        None => WindowState::Exact,
-    }
 }
 
 impl Slot {

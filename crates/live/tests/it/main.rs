@@ -3,6 +3,7 @@
 
 mod delivery;
 mod model;
+mod panes;
 mod sharing;
 mod support;
 mod windows;

@@ -235,7 +235,7 @@ fn order_and_repetition_end_in_the_same_window() {
     shuffled.sort_by_key(|point| point.timestamp + (point.timestamp / 100_000 * 7919) % 500 * SECOND / 10);
     assert_ne!(shuffled, stream);
     let doubled: Vec<Point> = stream.iter().flat_map(|point| [*point, *point]).collect();
-    for op in ["AVG", "COUNT", "SUM", "MIN", "MAX"] {
+    for op in ["AVG", "COUNT", "SUM", "MIN", "MAX", "FIRST", "LAST", "STDDEV", "P50", "P99"] {
         let [plain, shuffled, doubled] = [&stream, &shuffled, &doubled].map(|stream| {
             let mut world = World::new(3);
             let handle = world.subscribe(&format!("{op}:temp:[]:[{width}s]"));
