@@ -4,10 +4,9 @@
 //! lie in blocks, each with its own total, and what leaves is left out of totals that are made anew now and then:
 //! the two-stack queue (Tangwongsan, Hirzel, Schneider: "General Incremental Sliding-Window Aggregation", VLDB 2015, tell
 //! of it and its kin), one level up. For the blocks in front there is the total of each tail of them, for the first
-//! block that of each tail of its points with the blocks in front, for the blocks behind one total of them all; one merge
-//! gives the whole, or two where something late came to the blocks in front.
-//! A point that arrives late is pushed into those that it belongs to. Only a replaced value makes one block and the
-//! totals over it be computed again.
+//! block that of each tail of its points with them, for the blocks behind one total of them all; one merge gives the whole.
+//! What arrives late for the blocks in front has a total of its own until the next of them is opened, which costs a merge
+//! per block then. A replaced value makes one block and the totals over it be computed again.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -39,6 +38,8 @@ struct Block<T> {
     series: Vec<SeriesId>,
     /// How many at the front have left; other than 0 in the first block only, and only while it is open.
     gone: usize,
+    /// The first key, of those that left too: here, so that a search reads no points of the blocks that it passes.
+    begin: Key,
     /// Of those that are there; not kept up to date while the block is open, or as [`Block::is_growing`] says.
     total: T,
     /// Points are put to its end, and its total waits until somebody asks: at once it is several times as cheap.
@@ -52,6 +53,7 @@ impl<T: Total> Block<T> {
             values: Vec::with_capacity(points),
             series: Vec::with_capacity(points),
             gone: 0,
+            begin: (i64::MIN, SeriesId(0)),
             total: T::default(),
             is_growing: false,
         }
@@ -62,6 +64,7 @@ impl<T: Total> Block<T> {
         block.timestamps.extend(points.iter().map(|point| point.timestamp));
         block.values.extend(points.iter().map(|point| point.value));
         block.series.extend(points.iter().map(|point| point.series));
+        block.begin = block.key(0);
         block.total = T::of(&block.values);
         block
     }
@@ -134,6 +137,9 @@ impl<T: Total> Block<T> {
         self.timestamps.insert(at, point.timestamp);
         self.values.insert(at, point.value);
         self.series.insert(at, point.series);
+        if at == 0 {
+            self.begin = self.key(0);
+        }
     }
 
     /// Takes away what has left.
@@ -142,6 +148,7 @@ impl<T: Total> Block<T> {
         self.values.drain(..self.gone);
         self.series.drain(..self.gone);
         self.gone = 0;
+        self.begin = self.key(0);
     }
 
     /// The newer half as a block of its own.
@@ -153,7 +160,8 @@ impl<T: Total> Block<T> {
         self.values.shrink_to_fit();
         self.series.shrink_to_fit();
         (self.total, self.is_growing) = (T::of(&self.values), false);
-        Self { total: T::of(&values), timestamps, values, series, gone: 0, is_growing: false }
+        let begin = (timestamps[0], series[0]);
+        Self { total: T::of(&values), timestamps, values, series, gone: 0, begin, is_growing: false }
     }
 }
 
@@ -167,16 +175,14 @@ pub(crate) struct Points<T> {
     len: usize,
     /// For how many points there is memory in the blocks.
     room: usize,
-    /// `open[i]`: total of the last i + 1 points of the first block, and of `front`.
+    /// `open[i]`: total of the last i + 1 points of the first block, and of the blocks in front.
     open: Vec<T>,
-    /// Total of the blocks in front when the first one was opened.
-    front: T,
-    /// Total of what came to them since then, if anything did.
-    late: Option<T>,
     /// `tails[i]`: total of the last i + 1 of the blocks in front.
     tails: Vec<T>,
     /// Total of the blocks behind.
     behind: T,
+    /// Of what has come into the blocks in front since their tails were computed, and which is the shortest tail without it.
+    late: Option<(T, usize)>,
 }
 
 impl<T: Total> Points<T> {
@@ -221,10 +227,10 @@ impl<T: Total> Points<T> {
     #[inline]
     pub(crate) fn total(&self) -> T {
         let mut total = self.behind;
-        if let Some(part) = self.open.last().or(self.tails.last()) {
-            total.merge(part);
+        if let Some(front) = self.open.last().or(self.tails.last()) {
+            total.merge(front);
         }
-        if let Some(late) = &self.late {
+        if let Some((late, _)) = &self.late {
             total.merge(late);
         }
         total
@@ -237,9 +243,8 @@ impl<T: Total> Points<T> {
         for (index, block) in self.blocks.iter().enumerate().rev() {
             let at = block.start(start);
             let is_whole = at == block.gone;
-            if is_whole {
-                let is_open = index == 0 && !self.open.is_empty();
-                total.merge(&if is_open { T::of(block.live_values()) } else { block.total() });
+            if is_whole && (index > 0 || self.open.is_empty()) {
+                total.merge(&block.total());
             } else if at < block.len() {
                 total.merge(&T::of(&block.values[at..]));
             }
@@ -308,9 +313,12 @@ impl<T: Total> Points<T> {
                 block.live_values().iter().for_each(|value| leaves(*value));
                 self.drop_first_block();
             } else {
-                let leaving = block.start(start) - block.gone;
+                // In a stream in order it is one; and each is looked at once in its life.
+                let live = &block.timestamps[block.gone..];
+                let leaving = live.iter().take_while(|timestamp| **timestamp < start).count();
                 block.live_values()[..leaving].iter().for_each(|value| leaves(*value));
                 self.drop_first_points(leaving);
+                return;
             }
         }
     }
@@ -322,7 +330,8 @@ impl<T: Total> Points<T> {
         let has_room = self.blocks_behind() > 0 && self.blocks.back().is_some_and(|block| block.len() < BLOCK_POINTS);
         if !has_room {
             let first = if self.len > 4 * BLOCK_POINTS { BLOCK_POINTS } else { BLOCK_POINTS_FIRST };
-            let block = Block::with_capacity(first);
+            let mut block = Block::with_capacity(first);
+            block.begin = (point.timestamp, point.series);
             self.room += block.values.capacity();
             self.blocks.push_back(block);
         }
@@ -357,7 +366,7 @@ impl<T: Total> Points<T> {
         let opened = usize::from(!self.open.is_empty());
         if index < opened {
             // The tail that begins with this point is new; the longer ones have it too.
-            let mut tail = self.open[..newer_points].last().copied().unwrap_or(self.front);
+            let mut tail = self.open[..newer_points].last().or(self.tails.last()).copied().unwrap_or_default();
             tail.push(point.value);
             self.open.insert(newer_points, tail);
             for longer in &mut self.open[newer_points + 1..] {
@@ -365,12 +374,9 @@ impl<T: Total> Points<T> {
             }
         } else if index < opened + self.tails.len() {
             let newer_blocks = opened + self.tails.len() - 1 - index;
-            for tail in &mut self.tails[newer_blocks..] {
-                tail.push(point.value);
-            }
-            if opened > 0 {
-                self.late.get_or_insert_default().push(point.value);
-            }
+            let (late, shortest) = self.late.get_or_insert((T::default(), newer_blocks));
+            late.push(point.value);
+            *shortest = newer_blocks.min(*shortest);
         } else {
             self.behind.push(point.value);
         }
@@ -379,7 +385,7 @@ impl<T: Total> Points<T> {
 
     /// The block that a key belongs to, which is never past the end, and the place of it there: found or to be put.
     fn find(&self, key: Key) -> (usize, Result<usize, usize>) {
-        let index = self.blocks.partition_point(|block| block.first() <= key).saturating_sub(1);
+        let index = self.blocks.partition_point(|block| block.begin <= key).saturating_sub(1);
         (index, self.blocks[index].find(key))
     }
 
@@ -399,7 +405,7 @@ impl<T: Total> Points<T> {
         if index < opened + self.tails.len() {
             self.tails_from(opened + self.tails.len() - 1 - index);
             if opened > 0 {
-                self.open_first();
+                self.open_from(0);
             }
         } else {
             self.behind = self.merged(opened + self.tails.len()..self.blocks.len());
@@ -407,34 +413,42 @@ impl<T: Total> Points<T> {
         before
     }
 
-    /// Makes two blocks of one that is full. All blocks are behind afterwards.
+    /// Makes two blocks of one that is full. If that is the open one, all blocks are behind afterwards.
     fn split(&mut self, index: usize) {
-        if !self.open.is_empty() {
+        let opened = usize::from(!self.open.is_empty());
+        if index < opened {
             let first = &mut self.blocks[0];
             first.close();
             (first.total, first.is_growing) = (T::of(&first.values), false);
-            self.close_first();
+            self.open.clear();
+            self.tails.clear();
+            self.late = None;
+            self.behind = self.merged(0..self.blocks.len());
         }
-        self.tails.clear();
-        self.behind = self.merged(0..self.blocks.len());
         // What left may have made room; two halves of it are right nevertheless, as long as none is empty.
         let block = &mut self.blocks[index];
-        if block.len() >= 2 {
-            self.room -= block.values.capacity();
-            let newer = block.split_off(block.len() / 2);
-            self.room += block.values.capacity() + newer.values.capacity();
-            self.blocks.insert(index + 1, newer);
+        if block.len() < 2 {
+            return;
         }
+        self.room -= block.values.capacity();
+        let newer = block.split_off(block.len() / 2);
+        self.room += block.values.capacity() + newer.values.capacity();
+        if index >= opened && index < opened + self.tails.len() {
+            // The newer half begins a tail of its own; the others stay as they are. Where it would miss what came late,
+            // `late` says so already, of this tail or a shorter one.
+            let newer_blocks = opened + self.tails.len() - 1 - index;
+            let mut tail = self.tails[..newer_blocks].last().copied().unwrap_or_default();
+            tail.merge(&newer.total);
+            self.tails.insert(newer_blocks, tail);
+        }
+        self.blocks.insert(index + 1, newer);
     }
 
     fn drop_first_block(&mut self) {
         if self.open.is_empty() {
-            if self.tails.is_empty() {
-                self.bring_to_front();
-            }
-            self.tails.pop();
+            self.pop_tail();
         } else {
-            self.close_first();
+            self.open.clear();
         }
         if let Some(block) = self.blocks.pop_front() {
             self.len -= block.live_values().len();
@@ -445,15 +459,24 @@ impl<T: Total> Points<T> {
     /// Lets so many points of the first block go, which are fewer than it has.
     fn drop_first_points(&mut self, count: usize) {
         if self.open.is_empty() {
-            if self.tails.is_empty() {
-                self.bring_to_front();
-            }
-            self.tails.pop();
-            self.open_first();
+            self.pop_tail();
+            self.open_from(0);
         }
         self.open.truncate(self.open.len() - count);
         self.len -= count;
         self.blocks[0].gone += count;
+    }
+
+    /// The first block, which is not open, is none of those in front any more.
+    fn pop_tail(&mut self) {
+        if self.tails.is_empty() {
+            self.bring_to_front();
+        }
+        self.tails.pop();
+        if let Some((_, shortest)) = self.late {
+            // The blocks' own totals have what came late. The first block is none of theirs any more, but still there.
+            self.tails_of(1, shortest.min(self.tails.len()));
+        }
     }
 
     /// All blocks are behind: makes them the ones in front.
@@ -463,9 +486,16 @@ impl<T: Total> Points<T> {
         self.behind = T::default();
     }
 
-    /// Computes the tails of blocks again, but for the `keep` shortest.
+    /// Computes the tails of blocks again, but for the `keep` shortest, as far as nothing came late for those.
     fn tails_from(&mut self, keep: usize) {
-        let last = usize::from(!self.open.is_empty()) + self.tails.len();
+        let keep = self.late.map_or(keep, |(_, shortest)| keep.min(shortest));
+        self.tails_of(usize::from(!self.open.is_empty()), keep);
+    }
+
+    /// The same where the blocks in front begin at `first`; nothing is late afterwards.
+    fn tails_of(&mut self, first: usize, keep: usize) {
+        self.late = None;
+        let last = first + self.tails.len();
         let mut tail = self.tails[..keep].last().copied().unwrap_or_default();
         for shorter in keep..self.tails.len() {
             let block = &mut self.blocks[last - 1 - shorter];
@@ -475,22 +505,10 @@ impl<T: Total> Points<T> {
         }
     }
 
-    /// Computes the tails of the first block's points, which is none of those in front any more.
-    fn open_first(&mut self) {
-        self.front = self.tails.last().copied().unwrap_or_default();
-        self.late = None;
-        self.open_from(0);
-    }
-
-    fn close_first(&mut self) {
-        self.open.clear();
-        self.late = None;
-    }
-
-    /// Computes them again, but for the `keep` shortest.
+    /// Computes the tails of the first block's points, with the blocks in front, but for the `keep` shortest.
     fn open_from(&mut self, keep: usize) {
         self.open.truncate(keep);
-        let mut tail = self.open.last().copied().unwrap_or(self.front);
+        let mut tail = self.open.last().or(self.tails.last()).copied().unwrap_or_default();
         let live = self.blocks[0].live_values();
         for value in live[..live.len() - keep].iter().rev() {
             tail.push(*value);
@@ -533,8 +551,11 @@ mod tests {
         assert!(points.blocks.iter().all(|block| block.len() <= BLOCK_POINTS_MAX));
         assert_eq!(points.room, points.blocks.iter().map(|block| block.values.capacity()).sum::<usize>());
         assert!(points.blocks.iter().skip(usize::from(!points.open.is_empty())).all(|block| block.gone == 0));
+        assert!(points.blocks.iter().all(|block| block.begin == block.key(0)));
         if !points.open.is_empty() {
             assert_eq!(points.open.len(), points.blocks[0].live_values().len());
+            let in_front = points.tails.last().map_or(0, Aggregate::count);
+            assert!((1..).zip(&points.open).all(|(newer, tail)| tail.count() == newer + in_front));
         }
         assert_same(&points.total(), all.values().copied());
     }
@@ -558,16 +579,22 @@ mod tests {
         /// So many points, this far apart, from there on.
         Run(i64, i64, u16),
         Insert(i64, u32, f64),
+        /// So many points, anywhere.
+        Scatter(i64, u16),
         Evict(i64),
+        /// Everything less than this far from the first point.
+        Advance(i64),
         /// All over again, from what is there.
         Reload,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            2 => (0..4_000_i64, 1..4_i64, 1..600_u16).prop_map(|(from, apart, count)| Step::Run(from, apart, count)),
+            2 => (0..4_000_i64, prop_oneof![-3..0_i64, 1..4_i64], 1..600_u16).prop_map(|(from, apart, count)| Step::Run(from, apart, count)),
             8 => (0..4_000_i64, 0..3_u32, -1e6..1e6).prop_map(|(at, series, value)| Step::Insert(at, series, value)),
-            3 => (0..4_000_i64).prop_map(Step::Evict),
+            4 => (0..4_000_i64, 1..100_u16).prop_map(|(seed, count)| Step::Scatter(seed, count)),
+            1 => (0..4_000_i64).prop_map(Step::Evict),
+            6 => (1..300_i64).prop_map(Step::Advance),
             1 => Just(Step::Reload),
         ]
     }
@@ -588,7 +615,16 @@ mod tests {
                         insert(&mut points, &mut all, from + i * apart, 0, (i % 97) as f64 - 48.0);
                     },
                     Step::Insert(at, series, value) => insert(&mut points, &mut all, at, series, value),
-                    Step::Evict(start) => {
+                    Step::Scatter(seed, count) => for i in 1..=i64::from(count) {
+                        insert(&mut points, &mut all, (seed + i * i * 1_789) % 4_000, 1, (i % 89) as f64);
+                    },
+                    Step::Evict(_) | Step::Advance(_) => {
+                        let first = all.keys().next().map_or(0, |key| key.0);
+                        let start = match step {
+                            Step::Advance(by) => first + by,
+                            Step::Evict(start) => start,
+                            _ => unreachable!("an eviction"),
+                        };
                         let mut left = Vec::new();
                         points.evict(start, |value| left.push(value));
                         let kept = all.split_off(&(start, 0));
