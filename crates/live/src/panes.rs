@@ -140,9 +140,14 @@ impl Panes {
         (seen, oldest.map(|pane| self.end(pane.number)))
     }
 
-    /// Makes one pane of each two: half of the memory, twice the error. Answers whether that was possible.
+    /// Makes one pane of each two: half of the memory, twice the error. Answers whether that was possible, or there was room
+    /// that panes have left.
     pub(crate) fn coarsen(&mut self) -> bool {
-        let Some(micros) = self.micros.checked_mul(2).filter(|_| self.panes.len() > 1) else { return false };
+        let room = self.panes.capacity();
+        let Some(micros) = self.micros.checked_mul(2).filter(|_| self.panes.len() > 1) else {
+            self.panes.shrink_to_fit();
+            return self.panes.capacity() < room;
+        };
         let fine = std::mem::take(&mut self.panes);
         let mut coarse: VecDeque<Pane> = VecDeque::with_capacity(fine.len() / 2 + 1);
         for mut pane in fine {

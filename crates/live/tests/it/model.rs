@@ -330,6 +330,9 @@ impl Watched {
                 Some(true) => {}
                 Some(false) => {
                     self.late += 1;
+                    if !raw {
+                        self.settle();
+                    }
                     return;
                 }
                 None if raw => {}
