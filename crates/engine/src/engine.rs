@@ -106,6 +106,7 @@ impl History for Stored {
             loading.begin(all.narrow(TimeRange { start: i64::MIN, end }).last()?);
         }
         let mut last = None;
+        let mut is_damaged = !all.damage().is_empty();
         if let Some(range) = loading.range() {
             let snapshot = all.narrow(range);
             loading.expect(snapshot.aggregate()?.count());
@@ -117,9 +118,14 @@ impl History for Stored {
                 loading.put(snapshot.scan())?;
             }
             last = snapshot.last()?;
+            // What was found to be damaged elsewhere does not concern the window.
+            is_damaged = !snapshot.damage().is_empty();
         }
         if let Some(range) = loading.range_ahead() {
             loading.put_ahead(all.narrow(range).scan())?;
+        }
+        if is_damaged {
+            loading.set_partial();
         }
         loading.end(last);
         Ok(())
@@ -302,6 +308,8 @@ impl Engine {
 
     /// Registers a live query: its updates come to `subscriber`. It starts from what is stored, where its range says so, and
     /// sees every later write; no point is in both, none is in neither. What happens before it returns gives no update.
+    ///
+    /// Where what is stored is damaged, the window starts from the rest, and [`Engine::window_stats`] says so.
     ///
     /// It may read from disk, and takes its time then: some 30 ns for each stored point of the window; nothing where it shares
     /// the window of a handle with the same query ([`Live::join`]). Writers don't wait meanwhile, other subscriptions that read

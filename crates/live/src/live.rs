@@ -68,6 +68,8 @@ struct Slot {
     window: Option<Window>,
     /// Memory of the window, as it is counted in that of all.
     bytes: usize,
+    /// Whether what it was read from was damaged.
+    is_partial: bool,
     /// While it is read, for the first time or again: what arrives.
     recorded: Option<Box<Recorded>>,
     /// Whether its sum is out of the finite range.
@@ -210,6 +212,7 @@ impl Live {
             readers: Vec::new(),
             window: None,
             bytes: 0,
+            is_partial: false,
             recorded: Some(Box::default()),
             saturated: false,
         });
@@ -221,6 +224,7 @@ impl Live {
             again: false,
             window_points_max: self.options.window_points_max,
             expected: 0,
+            is_partial: false,
         })
     }
 
@@ -258,7 +262,8 @@ impl Live {
         let query = Arc::clone(&slot.query);
         let window = Window::new(query.op(), query.window().ok()?);
         let window_points_max = self.options.window_points_max;
-        let mut loading = Loading { place, query, window, arrival, again: true, window_points_max, expected: 0 };
+        let mut loading =
+            Loading { place, query, window, arrival, again: true, window_points_max, expected: 0, is_partial: false };
         loading.restart(arrival, self.window(place));
         Some(loading)
     }
@@ -363,6 +368,7 @@ impl Live {
         }
         if let Some(slot) = &mut self.slots[loading.place.slot] {
             slot.recorded = None;
+            slot.is_partial = loading.is_partial;
         }
         loading.window
     }
@@ -508,7 +514,7 @@ impl Live {
     pub fn window_stats(&self, handle: HandleId) -> Option<WindowStats> {
         let slot = self.slots[*self.by_handle.get(&handle)?].as_ref()?;
         let window = slot.window.as_ref()?;
-        Some(WindowStats::of(window))
+        Some(WindowStats::of(window, slot.is_partial))
     }
 
     /// All live queries together. Looks at each of them.
@@ -521,6 +527,7 @@ impl Live {
             bytes: self.bytes,
             windows_in_panes: windows().filter(|window| window.pane_micros().is_some()).count(),
             windows_counting_writes: windows().filter(|window| window.counts_writes()).count(),
+            windows_partial: self.slots.iter().flatten().filter(|slot| slot.is_partial).count(),
             given_up: self.counts.given_up,
             late: self.counts.late,
             ahead: self.counts.ahead,

@@ -75,6 +75,8 @@ pub struct Loading {
     pub(crate) window_points_max: usize,
     /// Points in the range.
     pub(crate) expected: usize,
+    /// Whether what was read may lack something.
+    pub(crate) is_partial: bool,
 }
 
 impl Loading {
@@ -203,6 +205,12 @@ impl Loading {
         Ok(())
     }
 
+    /// What was read may lack something, because it is damaged: the window is there all the same, and says so
+    /// ([`crate::WindowStats::is_partial`]).
+    pub fn set_partial(&mut self) {
+        self.is_partial = true;
+    }
+
     /// Everything is read. `last` is the newest point of [`Loading::range`], as in [`Loading::begin`].
     pub fn end(&mut self, last: Option<Point>) {
         self.window.set_last(last);
@@ -254,6 +262,7 @@ impl Loading {
     /// Empty again, to be read anew from a later snapshot.
     pub(crate) fn restart(&mut self, arrival: Arrival, before: Option<&Window>) {
         self.arrival = arrival;
+        self.is_partial = false;
         if let Ok(meant) = self.query.window() {
             self.window = Window::new(self.query.op(), meant);
         }

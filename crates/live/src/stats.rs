@@ -29,6 +29,8 @@ pub struct WindowStats {
     pub bytes: usize,
     /// What it promises.
     pub state: WindowState,
+    /// Whether what is stored of it was damaged when it was read, so that it may lack points.
+    pub is_partial: bool,
 }
 
 /// All live queries together; the numbers of updates are each [`crate::Subscriber`]'s.
@@ -47,6 +49,8 @@ pub struct Stats {
     pub windows_in_panes: usize,
     /// Windows that are [`WindowState::CountsWrites`] now.
     pub windows_counting_writes: usize,
+    /// Windows that may lack points, because what is stored of them was damaged when they were read.
+    pub windows_partial: usize,
     /// How often a window gave up its points, or half of its panes, for want of room, since the start.
     pub given_up: u64,
     /// Events that were too old for a sliding window, since the start; one per handle that did not get it.
@@ -61,12 +65,12 @@ pub struct Stats {
 }
 
 impl WindowStats {
-    pub(crate) fn of(window: &Window) -> Self {
+    pub(crate) fn of(window: &Window, is_partial: bool) -> Self {
         let state = match window.pane_micros() {
             Some(micros) => WindowState::Panes { micros },
             None if window.counts_writes() => WindowState::CountsWrites,
             None => WindowState::Exact,
         };
-        Self { points: window.points(), bytes: window.bytes(), state }
+        Self { points: window.points(), bytes: window.bytes(), state, is_partial }
     }
 }

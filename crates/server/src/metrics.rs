@@ -120,6 +120,8 @@ impl Owners {
         out.gauge("slung_live_windows_in_panes", help, live.windows_in_panes as u64)?;
         let help = "Absolute windows that were too big to keep their points and count writes";
         out.gauge("slung_live_windows_counting_writes", help, live.windows_counting_writes as u64)?;
+        let help = "Windows that may lack points, as what is stored of them was damaged when they were read";
+        out.gauge("slung_live_windows_partial", help, live.windows_partial as u64)?;
         let help = "Times that a window gave up its points, or every other pane, for want of room";
         out.counter("slung_live_windows_given_up", help, live.given_up)?;
         out.counter("slung_live_late", "Events that were too old for a sliding window", live.late)?;

@@ -108,9 +108,12 @@ impl World for WorkflowWorld {
             let meant = query.clone();
             // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
             let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &meant)).await;
-            let handle = done.map_err(refusal)?.map_err(refusal)?.get();
-            self.feedback.subscribed(handle, query);
-            Ok(handle)
+            let handle = done.map_err(refusal)?.map_err(refusal)?;
+            if self.around.engine.window_stats(handle).is_some_and(|window| window.is_partial) {
+                warn!("workflow {}: {query} starts from a partial history, as some of it is damaged", self.name);
+            }
+            self.feedback.subscribed(handle.get(), query);
+            Ok(handle.get())
         }
         .boxed()
     }

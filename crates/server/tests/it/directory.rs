@@ -266,6 +266,11 @@ fn damage_is_named_kept_aside_and_told_with_every_answer() {
     let (_, body) = server.get("/api/v1/query?q=COUNT:s:[]:[1,2]");
     assert!(!body.contains("partial"), "{body}");
     assert!(server.metric("slung_store_damaged") >= 1.0);
+    // A live query starts from what is left.
+    let _apart = server.watch("COUNT:s:[]:[1,2]");
+    assert_eq!(server.metric("slung_live_windows_partial"), 0.0);
+    let _live = server.watch("COUNT:s:[]:[0,9007199254740991]");
+    assert_eq!((server.metric("slung_live_windows"), server.metric("slung_live_windows_partial")), (2.0, 1.0));
     let output = run(slung().args(["query", "COUNT:s:[]", "--url", &server.http_url()]));
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).trim().parse::<f64>().unwrap() < 60_000.0);
