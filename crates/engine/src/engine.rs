@@ -80,6 +80,9 @@ pub struct Engine {
     sums_saturated: AtomicU64,
 }
 
+/// Points that a window which does not keep them reads until it catches up with what has arrived: a millisecond of work.
+const READ_POINTS: usize = 65_536;
+
 /// History for live queries.
 struct Stored {
     store: Store,
@@ -101,7 +104,12 @@ impl History for Stored {
         self.store.snapshot(series, TimeRange::ALL)
     }
 
-    fn read(&self, all: &Snapshot, loading: &mut Loading) -> Result<(), Error> {
+    fn read(
+        &self,
+        all: &Snapshot,
+        loading: &mut Loading,
+        catch_up: &mut dyn FnMut(&mut Loading) -> bool,
+    ) -> Result<(), Error> {
         if let Some(end) = loading.newest_until() {
             loading.begin(all.narrow(TimeRange { start: i64::MIN, end }).last()?);
         }
@@ -114,8 +122,16 @@ impl History for Stored {
                 for bucket in snapshot.buckets(micros, usize::MAX)? {
                     loading.put_bucket(bucket.start, &bucket.spread);
                 }
-            } else {
+            } else if loading.keeps_points() {
                 loading.put(snapshot.scan())?;
+            } else {
+                let mut points = snapshot.scan().peekable();
+                while points.peek().is_some() {
+                    loading.put(points.by_ref().take(READ_POINTS))?;
+                    if !catch_up(loading) {
+                        return Ok(());
+                    }
+                }
             }
             last = snapshot.last()?;
             // What was found to be damaged elsewhere does not concern the window.

@@ -34,8 +34,14 @@ pub(crate) trait History {
     /// Those series as they are now. Nothing is read here.
     fn snapshot(&self, series: &[SeriesId]) -> Self::Snapshot;
 
-    /// Gives a window what it starts from, which may take its time.
-    fn read(&self, snapshot: &Self::Snapshot, loading: &mut Loading) -> Result<(), Error>;
+    /// Gives a window what it starts from, which may take its time. Where it may ([`Loading::keeps_points`]), it calls
+    /// `catch_up` now and then, and ends where that says so.
+    fn read(
+        &self,
+        snapshot: &Self::Snapshot,
+        loading: &mut Loading,
+        catch_up: &mut dyn FnMut(&mut Loading) -> bool,
+    ) -> Result<(), Error>;
 
     /// The clock, microseconds since the Unix epoch.
     fn now_micros(&self) -> i64;
@@ -149,13 +155,18 @@ impl Seam {
         mut snapshot: H::Snapshot,
     ) -> Result<(MutexGuard<'_, Joined>, Loading), Error> {
         for _ in 0..LOADS_MAX {
-            if let Err(error) = history.read(&snapshot, &mut loading) {
+            let mut catch_up = |loading: &mut Loading| {
+                let recorded = self.lock_anyhow().live.recorded(loading);
+                loading.catch_up(recorded.as_ref())
+            };
+            if let Err(error) = history.read(&snapshot, &mut loading, &mut catch_up) {
                 self.lock_anyhow().live.abandon(loading);
                 return Err(error);
             }
             for catch_up in 0.. {
                 let mut joined = self.lock()?;
-                let Some(recorded) = joined.live.recorded(&loading) else {
+                let recorded = joined.live.recorded(&loading).filter(|_| !loading.has_missed());
+                let Some(recorded) = recorded else {
                     // More than is kept; all of it is stored, so that another snapshot has it.
                     if !joined.live.restart(&mut loading, history.now_micros()) {
                         return Ok((joined, loading));
@@ -164,11 +175,11 @@ impl Seam {
                     break;
                 };
                 if recorded.len() <= RECORDED_POINTS_FEW || catch_up == CATCH_UPS_MAX {
-                    loading.replay(&recorded);
+                    loading.catch_up(Some(&recorded));
                     return Ok((joined, loading));
                 }
                 drop(joined);
-                loading.replay(&recorded);
+                loading.catch_up(Some(&recorded));
             }
         }
         let mut joined = self.lock()?;
@@ -176,7 +187,8 @@ impl Seam {
             return Ok((joined, loading));
         }
         snapshot = history.snapshot(&history.select(loading.query()));
-        if let Err(error) = history.read(&snapshot, &mut loading) {
+        // Nothing arrives meanwhile.
+        if let Err(error) = history.read(&snapshot, &mut loading, &mut |_| true) {
             joined.live.abandon(loading);
             return Err(error);
         }

@@ -225,6 +225,7 @@ impl Live {
             window_points_max: self.options.window_points_max,
             expected: 0,
             is_partial: false,
+            has_missed: false,
         })
     }
 
@@ -262,8 +263,17 @@ impl Live {
         let query = Arc::clone(&slot.query);
         let window = Window::new(query.op(), query.window().ok()?);
         let window_points_max = self.options.window_points_max;
-        let mut loading =
-            Loading { place, query, window, arrival, again: true, window_points_max, expected: 0, is_partial: false };
+        let mut loading = Loading {
+            place,
+            query,
+            window,
+            arrival,
+            again: true,
+            window_points_max,
+            expected: 0,
+            is_partial: false,
+            has_missed: false,
+        };
         loading.restart(arrival, self.window(place));
         Some(loading)
     }
@@ -364,7 +374,7 @@ impl Live {
     /// The window with everything in it that has arrived.
     fn loaded(&mut self, mut loading: Loading) -> Window {
         if let Some(recorded) = self.recorded(&loading) {
-            loading.replay(&recorded);
+            loading.catch_up(Some(&recorded));
         }
         if let Some(slot) = &mut self.slots[loading.place.slot] {
             slot.recorded = None;

@@ -62,7 +62,8 @@ impl Recorded {
 ///
 /// Its owner has taken a snapshot of what is stored at the moment of [`crate::Live::begin`], and reads it without holding
 /// anything up: the newest point ([`Loading::newest_until`]), how many there are in the range ([`Loading::expect`]), those
-/// points or buckets of them, and [`Loading::end`]. Then come those that were recorded, and [`crate::Live::finish`].
+/// points or buckets of them, and [`Loading::end`]. Then come those that were recorded ([`Loading::catch_up`], which needs the
+/// lock for [`crate::Live::recorded`] only), and [`crate::Live::finish`].
 #[derive(Debug)]
 pub struct Loading {
     pub(crate) place: Place,
@@ -77,6 +78,8 @@ pub struct Loading {
     pub(crate) expected: usize,
     /// Whether what was read may lack something.
     pub(crate) is_partial: bool,
+    /// Whether more arrived than was recorded.
+    pub(crate) has_missed: bool,
 }
 
 impl Loading {
@@ -99,7 +102,7 @@ impl Loading {
     /// written last.
     pub fn begin(&mut self, newest: Option<Point>) {
         match (&mut self.window, newest) {
-            (Window::Slide(sliding), Some(newest)) => sliding.view_mut().begin(&newest),
+            (Window::Slide(sliding), Some(newest)) => sliding.begin(&newest, self.arrival),
             (Window::PassRecent(recent), Some(newest)) => recent.begin(newest.timestamp),
             _ => {}
         }
@@ -160,8 +163,18 @@ impl Loading {
         }
     }
 
+    /// Whether it keeps its points. One that does not may get them by several calls of [`Loading::put`], and what was
+    /// recorded in between: so there is never too much of that, however long the reading takes.
+    pub fn keeps_points(&self) -> bool {
+        match &self.window {
+            Window::Slide(sliding) => !matches!(sliding.view().contents(), Contents::Panes(_)),
+            Window::Keep(_) => true,
+            Window::Pass(_) | Window::PassRecent(_) | Window::Count(_) => false,
+        }
+    }
+
     /// The points in the range, each series and timestamp once, in any order; fastest where each series' points follow one
-    /// another by time. The first error ends it.
+    /// another by time. The first error ends it. Those of a window that keeps its points come by one call.
     ///
     /// # Errors
     /// That of the points. Only [`crate::Live::abandon`] makes sense then.
@@ -175,7 +188,7 @@ impl Loading {
             Window::Keep(keep) => keep.contents_mut(),
             Window::Count(count) => {
                 for point in points {
-                    count.take(&point?);
+                    count.put(&point?);
                 }
                 return Ok(());
             }
@@ -213,11 +226,11 @@ impl Loading {
 
     /// Everything is read. `last` is the newest point of [`Loading::range`], as in [`Loading::begin`].
     pub fn end(&mut self, last: Option<Point>) {
-        self.window.set_last(last);
-        if let Window::Slide(sliding) = &mut self.window
-            && !self.again
-        {
-            sliding.arrived(self.arrival);
+        if let Some(last) = last {
+            self.window.note_stored_last(&last);
+        }
+        if let Window::Slide(sliding) = &mut self.window {
+            sliding.view_mut().evict();
         }
     }
 
@@ -246,8 +259,22 @@ impl Loading {
         self.end(self.range().and_then(newest));
     }
 
-    /// Takes what has arrived since it was begun, or since the last call. It gives no updates.
-    pub fn replay(&mut self, recorded: &Recorded) {
+    /// Takes what has arrived since it was begun, or since the last call: what [`crate::Live::recorded`] answered. It gives no
+    /// updates. Answers whether that was all: after `None` the window has to be read again ([`crate::Live::restart`]).
+    pub fn catch_up(&mut self, recorded: Option<&Recorded>) -> bool {
+        self.has_missed |= recorded.is_none();
+        if let Some(recorded) = recorded {
+            self.replay(recorded);
+        }
+        !self.has_missed
+    }
+
+    /// Whether more has arrived than was recorded, so that the window has to be read again.
+    pub fn has_missed(&self) -> bool {
+        self.has_missed
+    }
+
+    fn replay(&mut self, recorded: &Recorded) {
         let ends = recorded.arrivals.iter().skip(1).map(|(at, _)| *at).chain([recorded.points.len()]);
         for ((from, arrival), to) in recorded.arrivals.iter().zip(ends) {
             for point in &recorded.points[*from..to] {
@@ -262,7 +289,7 @@ impl Loading {
     /// Empty again, to be read anew from a later snapshot.
     pub(crate) fn restart(&mut self, arrival: Arrival, before: Option<&Window>) {
         self.arrival = arrival;
-        self.is_partial = false;
+        (self.is_partial, self.has_missed) = (false, false);
         if let Ok(meant) = self.query.window() {
             self.window = Window::new(self.query.op(), meant);
         }

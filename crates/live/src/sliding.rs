@@ -130,12 +130,10 @@ impl Sliding {
         (self.told, self.doubt) = (other.told, other.doubt);
     }
 
-    /// After the stored points: they count as having arrived at their own timestamps, so that the end is now. With data
-    /// of years ago all points are hidden, until an event sets the end back to that time.
-    pub(crate) fn arrived(&mut self, arrival: Arrival) {
-        if let Some((newest, _)) = self.view.newest() {
-            self.view.set_since(arrival.passed.saturating_sub(arrival.now.saturating_sub(newest)));
-        }
+    /// Begins with the newest of the stored points: they count as having arrived at their own timestamps, so that the end is
+    /// now. With data of years ago all points are hidden, until an event sets the end back to that time.
+    pub(crate) fn begin(&mut self, newest: &Point, arrival: Arrival) {
+        self.view.begin(newest, arrival.passed.saturating_sub(arrival.now.saturating_sub(newest.timestamp)));
     }
 
     /// Takes a stored point that is ahead.

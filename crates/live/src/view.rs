@@ -4,7 +4,7 @@ use slung_model::{Op, Point, SeriesId};
 
 use crate::contents::{Contents, Faded};
 use crate::total::Seen;
-use crate::window::note_last;
+use crate::window::{note_last, note_stored_last};
 
 /// What is in a window that ends at the newest event time it has seen, moved on by the time that has passed since the last
 /// event was taken; what is older than the newest event time less the width is gone, what is only older than the end less the
@@ -65,28 +65,29 @@ impl View {
         self.faded = None;
     }
 
-    /// Begins with the newest of the stored events.
-    pub(crate) fn begin(&mut self, newest: &Point) {
+    /// Begins with the newest of the stored events, which arrived then, as time that has passed.
+    pub(crate) fn begin(&mut self, newest: &Point, since: i64) {
         self.newest = Some((newest.timestamp, newest.series));
         self.last = Some(*newest);
+        self.since = since;
     }
 
     /// Its end is where that of the other one is.
     pub(crate) fn go_on_from(&mut self, other: &Self) {
         (self.newest, self.since) = (other.newest, other.since);
+        self.evict();
+    }
+
+    /// The newest of the stored points, where none is there that is newer.
+    pub(crate) fn note_stored_last(&mut self, last: &Point) {
+        note_stored_last(&mut self.last, last);
+    }
+
+    /// Lets go what is too old, after points were put in that are older than the newest one.
+    pub(crate) fn evict(&mut self) {
         if let Some(start) = self.start() {
             self.contents.evict(start);
         }
-    }
-
-    /// The newest of the points that are there, where that is not the newest that was seen.
-    pub(crate) fn set_last(&mut self, last: Option<Point>) {
-        self.last = last;
-    }
-
-    /// The newest event arrived then, as time that has passed.
-    pub(crate) fn set_since(&mut self, since: i64) {
-        self.since = since;
     }
 
     /// Takes a point that arrives when so much time has passed, unless it is older than the window. Answers whether it did.

@@ -120,13 +120,18 @@ impl Count {
         self.sum.merge_spread(spread);
     }
 
-    pub(crate) fn take(&mut self, point: &Point) {
+    fn take(&mut self, point: &Point) {
+        self.put(point);
+        note_last(&mut self.last, point);
+    }
+
+    /// Takes a stored one; which of them is the last one is told apart.
+    pub(crate) fn put(&mut self, point: &Point) {
         self.sum.push(point.value);
         let first = First { timestamp: point.timestamp, series: point.series, value: point.value };
         if self.first.is_none_or(|before| first.precedes(&before)) {
             self.first = Some(first);
         }
-        note_last(&mut self.last, point);
     }
 }
 
@@ -140,6 +145,13 @@ impl Keep {
 pub(crate) fn note_last(last: &mut Option<Point>, point: &Point) {
     if last.is_none_or(|last| point.timestamp >= last.timestamp) {
         *last = Some(*point);
+    }
+}
+
+/// A stored point is older than what has arrived since: of the same time it is not the last one.
+pub(crate) fn note_stored_last(last: &mut Option<Point>, stored: &Point) {
+    if last.is_none_or(|last| stored.timestamp > last.timestamp) {
+        *last = Some(*stored);
     }
 }
 
@@ -220,13 +232,13 @@ impl Window {
         }
     }
 
-    /// The newest of the points that are there.
-    pub(crate) fn set_last(&mut self, last: Option<Point>) {
+    /// The newest of the stored points, where none is there that is newer.
+    pub(crate) fn note_stored_last(&mut self, last: &Point) {
         match self {
             Self::Pass(_) | Self::PassRecent(_) => {}
-            Self::Count(count) => count.last = last,
-            Self::Keep(keep) => keep.last = last,
-            Self::Slide(sliding) => sliding.view_mut().set_last(last),
+            Self::Count(count) => note_stored_last(&mut count.last, last),
+            Self::Keep(keep) => note_stored_last(&mut keep.last, last),
+            Self::Slide(sliding) => sliding.view_mut().note_stored_last(last),
         }
     }
 

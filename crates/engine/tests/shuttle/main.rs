@@ -63,7 +63,12 @@ impl History for Shelf {
         self.0.lock().unwrap().clone()
     }
 
-    fn read(&self, snapshot: &Vec<Point>, loading: &mut Loading) -> Result<(), Error> {
+    fn read(
+        &self,
+        snapshot: &Vec<Point>,
+        loading: &mut Loading,
+        catch_up: &mut dyn FnMut(&mut Loading) -> bool,
+    ) -> Result<(), Error> {
         let inside = |range: TimeRange| snapshot.iter().copied().filter(move |point| range.contains(point.timestamp));
         let newest = |range| inside(range).max_by_key(|point| point.timestamp);
         if let Some(end) = loading.newest_until() {
@@ -73,13 +78,23 @@ impl History for Shelf {
         thread::yield_now();
         if let Some(range) = loading.range() {
             loading.expect(inside(range).count() as u64);
-            if let Some(micros) = loading.bucket_micros() {
-                for point in inside(range) {
-                    let start = point.timestamp.div_euclid(micros) * micros;
-                    loading.put_bucket(start, &Spread::of(&[point.value]));
-                }
-            } else {
+            if loading.keeps_points() {
                 loading.put(inside(range).map(Ok::<_, Error>))?;
+            } else {
+                // Each point by itself and as a bucket in turn, with all that has arrived in between.
+                for (index, point) in inside(range).enumerate() {
+                    match loading.bucket_micros().filter(|_| index % 2 == 0) {
+                        Some(micros) => {
+                            let start = point.timestamp.div_euclid(micros) * micros;
+                            loading.put_bucket(start, &Spread::of(&[point.value]));
+                        }
+                        None => loading.put([Ok::<_, Error>(point)])?,
+                    }
+                    thread::yield_now();
+                    if !catch_up(loading) {
+                        return Ok(());
+                    }
+                }
             }
         }
         loading.end(loading.range().and_then(newest));

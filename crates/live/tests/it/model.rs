@@ -653,7 +653,7 @@ impl Model {
                 let load = &mut self.loads[which];
                 load.read();
                 let recorded = self.live.recorded(&load.loading).unwrap();
-                load.loading.replay(&recorded);
+                assert!(load.loading.catch_up(Some(&recorded)));
             }
             Step::Finish(which, whole) if !self.loads.is_empty() => {
                 self.finish_load(which % self.loads.len(), whole);

@@ -585,3 +585,28 @@ fn extreme_times_do_no_harm() {
         }
     }
 }
+
+#[test]
+fn a_window_of_panes_catches_up_while_it_is_read() {
+    let mut world = World::with(1, Options { window_points_max: 1, ..Options::default() });
+    for (op, expected) in [("COUNT", 3.0), ("SUM", 20.0 + 25.0 + 24.0), ("FIRST", 20.0), ("LAST", 25.0)] {
+        let query = Query::parse(&format!("{op}:temp:[]:[10s]")).unwrap();
+        let second = |second: i64| at(second * SECOND, second as f64);
+        let put = |seconds: &[i64]| seconds.iter().map(|at| Ok::<_, Error>(second(*at))).collect::<Vec<_>>();
+        let mut loading = world.live.begin(&query, &[SeriesId(0)], world.now).unwrap();
+        loading.begin(Some(second(20)));
+        loading.expect(4);
+        assert!(!loading.keeps_points());
+        loading.put(put(&[11, 12])).unwrap();
+        // What arrives meanwhile makes the rest of it older than the window, but for the last one.
+        world.write(&[second(25)]);
+        assert!(loading.catch_up(world.live.recorded(&loading).as_ref()) && !loading.has_missed());
+        loading.put(put(&[13, 20])).unwrap();
+        loading.end(Some(second(20)));
+        let handle = world.live.finish(loading, &world.subscriber, world.now).unwrap();
+        // One that does not move the window.
+        world.write(&[second(24)]);
+        assert_eq!(world.values(handle), [expected], "{op}");
+        assert!(world.live.unsubscribe(&world.subscriber, handle));
+    }
+}
