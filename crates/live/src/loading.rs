@@ -205,7 +205,8 @@ impl Loading {
         Ok(())
     }
 
-    /// The points in [`Loading::range_ahead`], in any order.
+    /// The points in [`Loading::range_ahead`], in any order. A window keeps as many of them as it may keep points, the earliest
+    /// ones; where that is not all of them, it says so ([`crate::WindowStats::is_partial`]).
     ///
     /// # Errors
     /// As [`Loading::put`].
@@ -213,6 +214,7 @@ impl Loading {
         if let Window::Slide(sliding) = &mut self.window {
             for point in points {
                 sliding.put_ahead(&point?);
+                self.is_partial |= sliding.keep_ahead(self.window_points_max);
             }
         }
         Ok(())

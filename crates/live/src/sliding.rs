@@ -141,6 +141,16 @@ impl Sliding {
         self.ahead.insert((point.timestamp, point.series), point.value);
     }
 
+    /// Lets the latest of those that are ahead go until there are no more than that. Answers whether any went.
+    pub(crate) fn keep_ahead(&mut self, points_max: usize) -> bool {
+        let mut any = false;
+        while self.ahead.len() > points_max {
+            self.ahead.pop_last();
+            any = true;
+        }
+        any
+    }
+
     /// The oldest time of which it has points, or would have; `None` where it has seen nothing.
     pub(crate) fn holds_since(&self) -> Option<i64> {
         self.view.start().or_else(|| self.ahead.first_key_value().map(|((timestamp, _), _)| *timestamp))

@@ -29,7 +29,8 @@ pub struct WindowStats {
     pub bytes: usize,
     /// What it promises.
     pub state: WindowState,
-    /// Whether what is stored of it was damaged when it was read, so that it may lack points.
+    /// Whether it may lack points: what is stored of it was damaged when it was read, or more of that was ahead of the clock
+    /// than it may keep.
     pub is_partial: bool,
 }
 
@@ -49,7 +50,7 @@ pub struct Stats {
     pub windows_in_panes: usize,
     /// Windows that are [`WindowState::CountsWrites`] now.
     pub windows_counting_writes: usize,
-    /// Windows that may lack points, because what is stored of them was damaged when they were read.
+    /// Windows that may lack points, see [`WindowStats::is_partial`].
     pub windows_partial: usize,
     /// How often a window gave up its points, or half of its panes, for want of room, since the start.
     pub given_up: u64,

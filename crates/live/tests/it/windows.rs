@@ -610,3 +610,20 @@ fn a_window_of_panes_catches_up_while_it_is_read() {
         assert!(world.live.unsubscribe(&world.subscriber, handle));
     }
 }
+
+#[test]
+fn stored_points_ahead_are_kept_as_far_as_a_window_keeps_points() {
+    let mut world = World::with(1, Options { window_points_max: 3, ..Options::default() });
+    world.now = TODAY;
+    let stored: Vec<_> = (1..=9).map(|hour| at(TODAY + hour * 3600 * SECOND, hour as f64)).collect();
+    let handle = world.try_subscribe("LAST:temp:[]:[1m]", &stored).unwrap();
+    let stats = world.live.window_stats(handle).unwrap();
+    assert_eq!((stats.points, stats.is_partial, world.live.stats().windows_partial), (3, true, 1));
+    // Those whose time comes first.
+    for hour in 1..=4 {
+        world.pass(3600 * SECOND);
+        assert_eq!(world.values(handle).last(), (hour <= 3).then_some(&f64::from(hour)));
+    }
+    let whole = world.try_subscribe("COUNT:temp:[]:[1m]", &stored[..3]).unwrap();
+    assert!(!world.live.window_stats(whole).unwrap().is_partial);
+}
