@@ -140,10 +140,16 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
         subscribers.push((subscriber, handle));
     }
+    to_all(criterion, "1k_running_avg", &mut live, &subscribers);
+    Ok(())
+}
+
+/// One event after the other, and its updates taken by all.
+fn to_all(criterion: &mut Criterion, name: &str, live: &mut Live, subscribers: &[(Arc<Subscriber>, HandleId)]) {
     let mut points = load(1);
     let mut group = criterion.benchmark_group("event_to_many_queries");
-    group.throughput(Throughput::Elements(queries as u64));
-    group.bench_function("1k_running_avg", |bencher| {
+    group.throughput(Throughput::Elements(subscribers.len() as u64));
+    group.bench_function(name, |bencher| {
         bencher.iter(|| {
             let point = points.next();
             drop(live.apply(producer(), point.as_slice(), NOW, &keys));
@@ -151,7 +157,6 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         });
     });
     group.finish();
-    Ok(())
 }
 
 /// One event, and an update of it from each of 1,000 windows that are all different, taken by all of their readers.
@@ -165,17 +170,7 @@ fn many_windows(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
         subscribers.push((subscriber, handle));
     }
-    let mut points = load(1);
-    let mut group = criterion.benchmark_group("event_to_many_queries");
-    group.throughput(Throughput::Elements(queries as u64));
-    group.bench_function("1k_sliding_avg", |bencher| {
-        bencher.iter(|| {
-            let point = points.next();
-            drop(live.apply(producer(), point.as_slice(), NOW, &keys));
-            subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
-        });
-    });
-    group.finish();
+    to_all(criterion, "1k_sliding_avg", &mut live, &subscribers);
     Ok(())
 }
 

@@ -141,7 +141,8 @@ impl Live {
     /// [`Live::apply`].
     ///
     /// # Errors
-    /// [`Error`]: the range or the operator is none for a live query, or a limit is reached. Nothing has changed then.
+    /// [`Error`]: the range or the operator is none for a live query, or a limit is reached. It is not registered then; other
+    /// windows may have given up their points to make room for it.
     pub fn subscribe(
         &mut self,
         subscriber: &Arc<Subscriber>,
@@ -196,7 +197,7 @@ impl Live {
     /// # Errors
     /// [`Error`]: the range or the operator is none for a live query, or there are as many handles as may be.
     pub fn begin(&mut self, query: &Query, series: &[SeriesId], now: i64) -> Result<Loading, Error> {
-        let window = Window::new(query.op(), query.window()?);
+        query.window()?;
         self.check_handles()?;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -216,17 +217,8 @@ impl Live {
             recorded: Some(Box::default()),
             saturated: false,
         });
-        Ok(Loading {
-            place: Place { slot: index, number: self.numbers },
-            query,
-            window,
-            arrival: self.passed.arrival(now),
-            again: false,
-            window_points_max: self.options.window_points_max,
-            expected: 0,
-            is_partial: false,
-            has_missed: false,
-        })
+        let place = Place { slot: index, number: self.numbers };
+        Ok(Loading::new(place, query, self.passed.arrival(now), false, self.options.window_points_max)?)
     }
 
     /// The windows that have any of what is stored of those series in that range.
@@ -261,19 +253,7 @@ impl Live {
             sliding.come_to(arrival);
         }
         let query = Arc::clone(&slot.query);
-        let window = Window::new(query.op(), query.window().ok()?);
-        let window_points_max = self.options.window_points_max;
-        let mut loading = Loading {
-            place,
-            query,
-            window,
-            arrival,
-            again: true,
-            window_points_max,
-            expected: 0,
-            is_partial: false,
-            has_missed: false,
-        };
+        let mut loading = Loading::new(place, query, arrival, true, self.options.window_points_max).ok()?;
         loading.restart(arrival, self.window(place));
         Some(loading)
     }
@@ -305,7 +285,8 @@ impl Live {
     /// The query is registered, with the window that was read; what was recorded last is taken first, without an update.
     ///
     /// # Errors
-    /// [`Error`]: a limit is reached. Nothing has changed then.
+    /// [`Error`]: a limit is reached. It is not registered then; other windows may have given up their points to make room for
+    /// it.
     pub fn finish(&mut self, loading: Loading, subscriber: &Arc<Subscriber>, now: i64) -> Result<HandleId, Error> {
         let index = loading.place.slot;
         let query = Arc::clone(&loading.query);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use slung_model::{Op, Point, Query, Spread, TimeRange, Window as Meant};
+use slung_model::{NotLive, Op, Point, Query, Spread, TimeRange, Window as Meant};
 
 use crate::contents::Contents;
 use crate::feeds::SlotIndex;
@@ -83,6 +83,28 @@ pub struct Loading {
 }
 
 impl Loading {
+    /// Of an empty window.
+    pub(crate) fn new(
+        place: Place,
+        query: Arc<Query>,
+        arrival: Arrival,
+        again: bool,
+        window_points_max: usize,
+    ) -> Result<Self, NotLive> {
+        let window = Window::new(query.op(), query.window()?);
+        Ok(Self {
+            place,
+            query,
+            window,
+            arrival,
+            again,
+            window_points_max,
+            expected: 0,
+            is_partial: false,
+            has_missed: false,
+        })
+    }
+
     /// What is asked for.
     pub fn query(&self) -> &Query {
         &self.query

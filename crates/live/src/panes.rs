@@ -36,12 +36,8 @@ pub(crate) struct Panes {
 impl Panes {
     /// None yet, each as long as a part of a window of that width.
     pub(crate) fn new(op: Op, width: i64) -> Self {
-        Self { micros: Self::micros_of(width), panes: VecDeque::new(), total: Sum::new(op), sum_bytes: 0 }
-    }
-
-    /// How long a pane of such a window is, microseconds.
-    pub(crate) fn micros_of(width: i64) -> i64 {
-        (width / PANES + i64::from(width % PANES > 0)).max(1)
+        let micros = (width / PANES + i64::from(width % PANES > 0)).max(1);
+        Self { micros, panes: VecDeque::new(), total: Sum::new(op), sum_bytes: 0 }
     }
 
     /// How long a pane is, microseconds.
@@ -66,8 +62,8 @@ impl Panes {
     /// Takes a point wherever it belongs. Its memory may grow only where the pane is new, or a sketch has to.
     pub(crate) fn insert(&mut self, point: &Point) {
         let first = First { timestamp: point.timestamp, series: point.series, value: point.value };
-        let empty = self.total.emptied();
-        let (pane, before) = Self::pane(&mut self.panes, point.timestamp.div_euclid(self.micros), empty, first);
+        let number = point.timestamp.div_euclid(self.micros);
+        let (pane, before) = Self::pane(&mut self.panes, number, &self.total, first);
         pane.sum.push(point.value);
         let grown = pane.sum.bytes() - before;
         let before = self.total.bytes();
@@ -77,22 +73,22 @@ impl Panes {
 
     /// Takes all that the store knows of one pane. Where a window needs to know more, it takes each point.
     pub(crate) fn insert_bucket(&mut self, start: i64, spread: &Spread) {
-        let empty = self.total.emptied();
         let first = First { timestamp: start, series: slung_model::SeriesId(0), value: 0.0 };
-        let (pane, _) = Self::pane(&mut self.panes, start.div_euclid(self.micros), empty, first);
+        let (pane, _) = Self::pane(&mut self.panes, start.div_euclid(self.micros), &self.total, first);
         pane.sum.merge_spread(spread);
         self.total.merge_spread(spread);
     }
 
-    /// The pane of that number, made if it was not there, and how much heap memory its sum had.
-    fn pane(panes: &mut VecDeque<Pane>, number: i64, empty: Sum, first: First) -> (&mut Pane, usize) {
+    /// The pane of that number, made if it was not there with a sum of the kind of `total`, and how much heap memory its sum
+    /// had.
+    fn pane<'p>(panes: &'p mut VecDeque<Pane>, number: i64, total: &Sum, first: First) -> (&'p mut Pane, usize) {
         let at = match panes.back() {
             Some(last) if last.number == number => panes.len() - 1,
             Some(last) if last.number > number => panes.partition_point(|pane| pane.number < number),
             _ => panes.len(),
         };
         if panes.get(at).is_none_or(|pane| pane.number != number) {
-            panes.insert(at, Pane { number, sum: empty, first });
+            panes.insert(at, Pane { number, sum: total.emptied(), first });
             return (&mut panes[at], 0);
         }
         let pane = &mut panes[at];
