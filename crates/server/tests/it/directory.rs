@@ -1,9 +1,8 @@
 //! The commands around a data directory, beside a server and without one, as an operator would use them.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
@@ -60,22 +59,7 @@ fn with_segment(folder: &Path) -> (PathBuf, PathBuf) {
 fn a_backup_under_load_has_every_event_that_was_stored_when_it_began() {
     let folder = tempfile::tempdir().unwrap();
     let (server, data) = start(folder.path());
-    let mut child = slung()
-        .args(["write", "-", "--series", "s", "--wait", "0", "--url", &server.ws_url()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
-        writeln!(stdin, "timestamp,value").unwrap();
-        // Ends with the pipe, when the sender has lost its server.
-        for index in 0_u64.. {
-            if writeln!(stdin, "{},{}", 1_700_000_000_000_000_u64 + index, index % 100).is_err() {
-                return;
-            }
-        }
-    });
+    let (child, feeder) = server.write_without_end();
     server.wait_until("some are flushed", |server| server.metric("slung_store_flushes_total") >= 2.0);
     let stored = server.query("COUNT:s:[]").as_f64().unwrap();
     // By then they are on disk.
@@ -93,7 +77,7 @@ fn a_backup_under_load_has_every_event_that_was_stored_when_it_began() {
         assert_eq!(code, 0, "{said}");
     }
     server.kill();
-    child.wait().unwrap();
+    child.wait_with_output().unwrap();
     feeder.join().unwrap();
 
     std::fs::remove_dir_all(&data).unwrap();

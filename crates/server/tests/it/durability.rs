@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
 
-use crate::server::{Server, slung};
+use crate::server::Server;
 
 #[tokio::test]
 async fn an_orderly_stop_keeps_every_event_and_tells_the_producers() {
@@ -29,22 +28,7 @@ async fn an_orderly_stop_keeps_every_event_and_tells_the_producers() {
 fn kill_in_the_middle_of_a_stream_loses_nothing_that_was_stored_a_second_before() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &[]);
-    let mut child = slung()
-        .args(["write", "-", "--series", "s", "--wait", "0", "--url", &server.ws_url()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
-        writeln!(stdin, "timestamp,value").unwrap();
-        // Ends with the pipe, when the sender has lost its server.
-        for index in 0_u64.. {
-            if writeln!(stdin, "{},{}", 1_700_000_000_000_000_u64 + index, index % 100).is_err() {
-                return;
-            }
-        }
-    });
+    let (child, feeder) = server.write_without_end();
     server.wait_until("some are stored", |server| server.query("COUNT:s:[]").as_f64() > Some(20_000.0));
     let stored = server.query("COUNT:s:[]").as_f64().unwrap();
     std::thread::sleep(std::time::Duration::from_secs(1));

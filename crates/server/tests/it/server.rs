@@ -148,6 +148,28 @@ impl Server {
         serde_json::from_str::<serde_json::Value>(&body).expect("JSON")["value"].clone()
     }
 
+    /// `slung write` with a stream that has no end, timestamps counting up from 1,700,000,000 s; it ends when the server is
+    /// gone. And the thread that feeds it.
+    pub(crate) fn write_without_end(&self) -> (Child, std::thread::JoinHandle<()>) {
+        let mut child = slung()
+            .args(["write", "-", "--series", "s", "--wait", "0", "--url", &self.ws_url()])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let feeder = std::thread::spawn(move || {
+            writeln!(stdin, "timestamp,value").unwrap();
+            // Ends with the pipe, when the sender has lost its server.
+            for index in 0_u64.. {
+                if writeln!(stdin, "{},{}", 1_700_000_000_000_000_u64 + index, index % 100).is_err() {
+                    return;
+                }
+            }
+        });
+        (child, feeder)
+    }
+
     /// The updates of a live query, once it is registered.
     pub(crate) fn watch(&self, query: &str) -> Updates {
         let mut stream = TcpStream::connect(self.addr).expect("it connects");
