@@ -113,8 +113,14 @@ impl History for Stored {
         if let Some(end) = loading.newest_until() {
             loading.begin(all.narrow(TimeRange { start: i64::MIN, end }).last()?);
         }
+        // Before it catches up, which may move the window's end past some of them.
+        let mut is_damaged = false;
+        if let Some(range) = loading.range_ahead() {
+            let snapshot = all.narrow(range);
+            loading.put_ahead(snapshot.scan())?;
+            is_damaged |= !snapshot.damage().is_empty();
+        }
         let mut last = None;
-        let mut is_damaged = !all.damage().is_empty();
         if let Some(range) = loading.range() {
             let snapshot = all.narrow(range);
             loading.expect(snapshot.aggregate()?.count());
@@ -134,11 +140,7 @@ impl History for Stored {
                 }
             }
             last = snapshot.last()?;
-            // What was found to be damaged elsewhere does not concern the window.
-            is_damaged = !snapshot.damage().is_empty();
-        }
-        if let Some(range) = loading.range_ahead() {
-            loading.put_ahead(all.narrow(range).scan())?;
+            is_damaged |= !snapshot.damage().is_empty();
         }
         if is_damaged {
             loading.set_partial();

@@ -227,7 +227,7 @@ impl Loading {
         Ok(())
     }
 
-    /// The points in [`Loading::range_ahead`], in any order. A window keeps as many of them as it may keep points, the earliest
+    /// The points in [`Loading::range_ahead`], in any order, before anything that was recorded. A window keeps as many of them as it may keep points, the earliest
     /// ones; where that is not all of them, it says so ([`crate::WindowStats::is_partial`]).
     ///
     /// # Errors

@@ -595,6 +595,8 @@ fn a_window_of_panes_catches_up_while_it_is_read() {
         let put = |seconds: &[i64]| seconds.iter().map(|at| Ok::<_, Error>(second(*at))).collect::<Vec<_>>();
         let mut loading = world.live.begin(&query, &[SeriesId(0)], world.now).unwrap();
         loading.begin(Some(second(20)));
+        assert_eq!(loading.range_ahead().map(|range| range.start), Some(20 * SECOND + 1));
+        loading.put_ahead(put(&[])).unwrap();
         loading.expect(4);
         assert!(!loading.keeps_points());
         loading.put(put(&[11, 12])).unwrap();
@@ -626,4 +628,28 @@ fn stored_points_ahead_are_kept_as_far_as_a_window_keeps_points() {
     }
     let whole = world.try_subscribe("COUNT:temp:[]:[1m]", &stored[..3]).unwrap();
     assert!(!world.live.window_stats(whole).unwrap().is_partial);
+}
+
+/// One reading is ahead of the clock; while the others are read the clock comes near, and an event takes the window past it.
+#[test]
+fn what_is_ahead_is_there_before_a_window_catches_up() {
+    let mut world = World::with(1, Options { window_points_max: 2, ..Options::default() });
+    world.now = TODAY;
+    let query = Query::parse("COUNT:temp:[]:[10s]").unwrap();
+    let put = |seconds: &[i64]| {
+        seconds.iter().map(|second| Ok::<_, Error>(at(TODAY + second * SECOND, 1.0))).collect::<Vec<_>>()
+    };
+    let mut loading = world.live.begin(&query, &[SeriesId(0)], world.now).unwrap();
+    loading.begin(Some(at(TODAY, 1.0)));
+    loading.put_ahead(put(&[7])).unwrap();
+    loading.expect(3);
+    loading.put(put(&[-2, -1])).unwrap();
+    world.now = TODAY + 6 * SECOND;
+    world.write(&[at(TODAY + 8 * SECOND, 1.0)]);
+    assert!(loading.catch_up(world.live.recorded(&loading).as_ref()));
+    loading.put(put(&[0])).unwrap();
+    loading.end(Some(at(TODAY, 1.0)));
+    let handle = world.live.finish(loading, &world.subscriber, world.now).unwrap();
+    world.write(&[at(TODAY + 9 * SECOND, 1.0)]);
+    assert_eq!(world.values(handle), [5.0], "those from -1 s to 9 s");
 }
