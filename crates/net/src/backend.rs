@@ -83,7 +83,7 @@ pub enum WriteRefused {
     #[error("refused: {0}")]
     Invalid(String),
     /// Storage has failed, and takes nothing until the server is started again: connections are closed with 1011.
-    #[error("storage has failed: {0}")]
+    #[error("{0}")]
     Storage(String),
 }
 
