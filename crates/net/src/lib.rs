@@ -25,6 +25,6 @@ pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
     SystemResolver,
 };
-pub use producers::{Producers, QUEUE_BYTES_MAX, WritebackError};
+pub use producers::{ProducerInfo, Producers, QUEUE_BYTES_MAX, WritebackError};
 pub use server::{Server, ServerOptions};
 pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};

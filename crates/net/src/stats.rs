@@ -100,6 +100,8 @@ labelled! {
         QueueFull = "queue_full",
         /// The message alone is larger than a queue.
         TooBig = "too_big",
+        /// Everything in flight takes as much memory as it may.
+        NoMemory = "no_memory",
         /// It was queued when the connection ended.
         ConnectionLost = "connection_lost",
     }
@@ -168,6 +170,11 @@ pub struct Counters {
     pub(crate) events: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) busy_waits: AtomicU64,
+    pub(crate) acks: AtomicU64,
+    pub(crate) slow_readers: AtomicU64,
+    pub(crate) idle_closed: AtomicU64,
+    pub(crate) no_memory: AtomicU64,
+    pub(crate) connections_refused_by_address: AtomicU64,
     pub(crate) writebacks_sent: AtomicU64,
     pub(crate) live_streams_now: AtomicU64,
     pub(crate) live_streams_total: AtomicU64,
@@ -215,6 +222,11 @@ impl Counters {
             events: read(&self.events),
             batches: read(&self.batches),
             busy_waits: read(&self.busy_waits),
+            acks: read(&self.acks),
+            slow_readers: read(&self.slow_readers),
+            idle_closed: read(&self.idle_closed),
+            no_memory: read(&self.no_memory),
+            connections_refused_by_address: read(&self.connections_refused_by_address),
             frames_refused: rows(FrameRefusal::ALL, FrameRefusal::label, &self.frames_refused),
             writebacks_sent: read(&self.writebacks_sent),
             live_streams_now: read(&self.live_streams_now),
@@ -262,6 +274,16 @@ pub struct Stats {
     pub batches: u64,
     /// How often the backend had no room and a socket was not read for that.
     pub busy_waits: u64,
+    /// Acks that were sent to producers of `slung.v1`; each may stand for many messages.
+    pub acks: u64,
+    /// Connections that were closed because they did not take what was written to them.
+    pub slow_readers: u64,
+    /// Connections that were closed because nothing was heard of them.
+    pub idle_closed: u64,
+    /// Connections that were closed because everything in flight took as much memory as it may.
+    pub no_memory: u64,
+    /// Connections that were turned away because there were too many from one address.
+    pub connections_refused_by_address: u64,
     /// Messages from producers that were not stored, by the label of [`FrameRefusal`]; every label is there.
     pub frames_refused: Vec<(&'static str, u64)>,
     /// Messages to producers that were queued on their connection.
