@@ -294,6 +294,7 @@ async fn a_failed_storage_is_told_and_closes() {
     writing.send(events(&[("a", NOW, 2.0)])).await;
     let nack = writing.nacked().await;
     assert_eq!((nack.0, nack.1, nack.2), (1, 4, true));
+    assert_eq!(writing.told().await, Told::Ack(1));
     assert_eq!(writing.closed().await, (1011, "sync of log 7".into()));
 
     // Who waits for the disk hears of it when the store says that something has changed.
