@@ -156,7 +156,7 @@ async fn discard_body(shared: &Shared, request: &mut Request<Incoming>) -> Resul
 fn health(shared: &Shared) -> Answer {
     match shared.backend.health() {
         Ok(()) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
-        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "not_writable", &reason),
+        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "not_writable", &reason.to_string()),
     }
 }
 

@@ -163,8 +163,8 @@ impl Intake {
 
     fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, Fault> {
         self.backend.resolve(key).map_err(|refused| match refused {
-            WriteRefused::Busy => Fault::Stopped(Stopped::Busy),
-            WriteRefused::Invalid(why) => Fault::Series(why),
+            WriteRefused::Busy | WriteRefused::Full(_) => Fault::Stopped(Stopped::Busy),
+            WriteRefused::Invalid(why) | WriteRefused::TooBig(why) => Fault::Series(why),
             WriteRefused::Storage(why) => Fault::Stopped(Stopped::Storage(why)),
         })
     }
@@ -214,12 +214,12 @@ impl Intake {
                     stored = end;
                 }
                 // One of them is at fault, a write is all or nothing: each by itself, and only that one is refused.
-                Err(WriteRefused::Invalid(_)) if end - stored > 1 => points_max = 1,
-                Err(WriteRefused::Invalid(why)) => {
+                Err(WriteRefused::Invalid(_) | WriteRefused::TooBig(_)) if end - stored > 1 => points_max = 1,
+                Err(WriteRefused::Invalid(why) | WriteRefused::TooBig(why)) => {
                     self.refuse(FrameRefusal::Backend, &why);
                     stored += 1;
                 }
-                Err(WriteRefused::Busy) => break Err(Stopped::Busy),
+                Err(WriteRefused::Busy | WriteRefused::Full(_)) => break Err(Stopped::Busy),
                 Err(WriteRefused::Storage(why)) => break Err(Stopped::Storage(why)),
             }
         };

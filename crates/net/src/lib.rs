@@ -10,14 +10,17 @@ mod http;
 mod intake;
 mod keys;
 mod live;
+mod memory;
 mod outbound;
 mod producers;
 mod server;
 mod socket;
 mod stats;
+pub mod v1;
 pub mod wire;
 
 pub use backend::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
+pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};
 pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
     SystemResolver,

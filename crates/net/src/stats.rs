@@ -50,12 +50,20 @@ labelled! {
         TimestampOutOfRange = "timestamp_out_of_range",
         /// The timestamp is too far in the future.
         TimestampAhead = "timestamp_ahead",
+        /// A message of `slung.v1` without events.
+        NoEvents = "no_events",
+        /// A message of `slung.v1` of a kind that does not exist.
+        Kind = "kind",
         /// A text that is neither an event as JSON nor in the binary layout.
         Json = "json",
         /// The backend takes no such series, because there are too many for instance.
         Series = "series_refused",
         /// The backend refused the point for a reason of its own.
         Backend = "backend",
+        /// The disk is full; the producer was told to try again.
+        DiskFull = "disk_full",
+        /// More points than can be stored at once.
+        TooManyPoints = "too_many_points",
         /// The message is over the limit; the connection was closed with 1009.
         TooBig = "too_big",
         /// A text message that is not UTF-8; the connection was closed with 1007.
@@ -77,6 +85,7 @@ impl From<&WireError> for FrameRefusal {
             WireError::Point(PointError::NotFinite(_)) => Self::NotFinite,
             WireError::Point(PointError::OutOfRange(_)) => Self::TimestampOutOfRange,
             WireError::Point(PointError::Ahead { .. }) => Self::TimestampAhead,
+            WireError::NoEvents => Self::NoEvents,
             WireError::Json(_) => Self::Json,
         }
     }

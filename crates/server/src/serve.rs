@@ -80,6 +80,7 @@ impl Running {
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
 
+        let commit_interval = store.commit_interval;
         let opened = spawn_blocking(move || {
             let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
             let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
@@ -104,7 +105,7 @@ impl Running {
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
-        let backend = EngineBackend::new(Arc::clone(&engine), durable, metrics, watched);
+        let backend = EngineBackend::new(Arc::clone(&engine), durable, commit_interval, metrics, watched);
         let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;

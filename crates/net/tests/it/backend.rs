@@ -137,6 +137,10 @@ impl Backend for Fake {
         slung_model::AHEAD_MICROS_MAX
     }
 
+    fn commit_interval(&self) -> Duration {
+        Duration::from_millis(5)
+    }
+
     fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
         self.state(|state| {
             state.resolved += 1;
@@ -222,8 +226,8 @@ impl Backend for Fake {
         std::future::ready(self.watch(text)).boxed()
     }
 
-    fn health(&self) -> Result<(), String> {
-        self.state(|state| state.failed.clone()).map_or(Ok(()), Err)
+    fn health(&self) -> Result<(), WriteRefused> {
+        self.state(|state| state.failed.clone()).map_or(Ok(()), |why| Err(WriteRefused::Storage(why)))
     }
 
     fn metrics(&self) -> String {
