@@ -10,6 +10,7 @@ mod load;
 mod outbound;
 mod properties;
 mod protocol;
+mod rfc6455;
 mod rig;
 mod shutdown;
 mod web;
