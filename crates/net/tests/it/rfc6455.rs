@@ -488,7 +488,7 @@ async fn check_all(cases: &[Case]) {
 fn the_table_is_long_enough() {
     let tables = [fragments(), control_frames(), first_bytes(), masks_and_lengths(), texts(), close_frames()];
     let cases: std::collections::HashSet<_> = tables.iter().flatten().map(|case| &case.what).collect();
-    assert_eq!(cases.len(), tables.iter().map(Vec::len).sum(), "each under its own name");
+    assert_eq!(cases.len(), tables.iter().map(Vec::len).sum::<usize>(), "each under its own name");
     assert!(cases.len() > 300, "{}", cases.len());
 }
 
