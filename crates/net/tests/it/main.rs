@@ -4,6 +4,7 @@
 mod backend;
 mod book;
 mod frames;
+mod framing;
 mod http_api;
 mod live;
 mod load;
