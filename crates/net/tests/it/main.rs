@@ -14,5 +14,6 @@ mod protocol;
 mod rfc6455;
 mod rig;
 mod shutdown;
+mod v1;
 mod web;
 mod writeback;
