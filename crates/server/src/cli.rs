@@ -69,10 +69,14 @@ pub(crate) struct ServeArgs {
     /// A workflow to run; may be given several times.
     #[arg(long = "workflow", value_name = "NAME=FILE.wasm", value_parser = named_file)]
     pub(crate) workflows: Vec<(String, PathBuf)>,
-    /// A place that workflows may call by HTTP although it is not a public address on port 80 or 443: HOST[:PORT], or
-    /// addresses as CIDR; may be given several times.
+    /// A place that workflows may call by HTTP although it is not a public address on port 80 or 443: HOST[:PORT], where
+    /// HOST is a name, an address, addresses as CIDR, or a pattern such as *.example.com for the names below it (at public
+    /// addresses only); may be given several times.
     #[arg(long = "allow-host", value_name = "HOST[:PORT]|CIDR")]
     pub(crate) allow_hosts: Vec<String>,
+    /// Whether workflows may call public addresses on ports 80 and 443 that no --allow-host names [default: true].
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub(crate) allow_public: Option<bool>,
 }
 
 /// `slung write`
