@@ -97,7 +97,7 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     stop: &mut watch::Receiver<bool>,
 ) {
-    let (id, outbox) = shared.producers.open();
+    let (id, outbox) = shared.producers.open(peer, "slung.plain", shared.backend.now_micros());
     let _registered = Registered { shared, id };
     debug!(producer = id.get(), %peer, "connected");
     let message_bytes_max = Some(shared.options.message_bytes_max);

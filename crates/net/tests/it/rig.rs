@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use slung_model::SeriesKey;
-use slung_net::{Producers, QUEUE_BYTES_MAX, Server, ServerOptions, wire};
+use slung_net::{IN_FLIGHT_BYTES_MAX, Memory, Producers, QUEUE_BYTES_MAX, Server, ServerOptions, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -32,7 +32,8 @@ impl Rig {
 
     pub(crate) async fn with(options: ServerOptions) -> Self {
         let backend = Fake::new();
-        let producers = Producers::new(QUEUE_BYTES_MAX, Arc::clone(&backend.counters));
+        let producers =
+            Producers::new(QUEUE_BYTES_MAX, Memory::new(IN_FLIGHT_BYTES_MAX), Arc::clone(&backend.counters));
         let behind: Arc<Fake> = Arc::clone(&backend);
         let server = Server::bind("127.0.0.1:0", options, behind, producers.clone()).await.unwrap();
         let addr = server.local_addr();
