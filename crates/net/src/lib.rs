@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod acks;
 mod backend;
 pub mod client;
 mod connection;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use slung_model::{KeyError, PointError};
 
 use crate::http::ErrorCode;
+use crate::v1::NackCode;
 use crate::wire::WireError;
 
 /// Declares what a counter is split by: the variants, and the label of each in the metrics.
@@ -65,6 +66,8 @@ labelled! {
         Backend = "backend",
         /// The disk is full; the producer was told to try again.
         DiskFull = "disk_full",
+        /// Storage has failed; the connection was closed with 1011.
+        StorageFailed = "storage_failed",
         /// More points than can be stored at once.
         TooManyPoints = "too_many_points",
         /// The message is over the limit; the connection was closed with 1009.
@@ -90,6 +93,21 @@ impl From<&WireError> for FrameRefusal {
             WireError::Point(PointError::Ahead { .. }) => Self::TimestampAhead,
             WireError::NoEvents => Self::NoEvents,
             WireError::Json(_) => Self::Json,
+        }
+    }
+}
+
+impl FrameRefusal {
+    /// How a producer of `slung.v1` is told, and whether the same message may be taken later.
+    pub(crate) fn nack(self) -> (NackCode, bool) {
+        match self {
+            Self::TooBig | Self::TooManyPoints => (NackCode::TooBig, false),
+            Self::Series => (NackCode::TooManySeries, false),
+            Self::DiskFull | Self::StorageFailed => (NackCode::Storage, true),
+            // What the backend refuses although it was validated is ahead of a clock that was set back since.
+            Self::TimestampOutOfRange | Self::TimestampAhead | Self::Backend => (NackCode::Timestamp, false),
+            Self::NotFinite => (NackCode::NotFinite, false),
+            _ => (NackCode::Malformed, false),
         }
     }
 }

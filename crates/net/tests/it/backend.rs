@@ -39,14 +39,14 @@ pub(crate) struct State {
     pub(crate) busy_resolving: bool,
     /// How often there was no room.
     pub(crate) times_busy: usize,
-    /// Nothing is durable before a test says so.
-    pub(crate) is_syncing_slowly: bool,
-    /// The disk is full.
-    pub(crate) full: bool,
-    /// A write may have so many points.
-    pub(crate) points_max: Option<usize>,
     /// Storage has failed.
     pub(crate) failed: Option<String>,
+    /// The disk is full.
+    pub(crate) full: bool,
+    /// More points than these are not taken at once.
+    pub(crate) points_max: Option<usize>,
+    /// Points are durable as soon as they are stored.
+    pub(crate) sync: bool,
     /// What answers to queries lack.
     pub(crate) damage: Vec<String>,
     /// This value is not taken.
@@ -105,16 +105,16 @@ impl Fake {
         assert!(in_time.is_ok(), "never happened: {what}");
     }
 
+    /// All that is stored becomes durable, or only so many points.
+    pub(crate) fn commit(&self, through: Option<u64>) {
+        let all = self.state(|state| state.stored.len()) as u64;
+        self.durable.send_replace(Seq(through.unwrap_or(all)));
+    }
+
     /// Lets writes through again, as after a commit.
     pub(crate) fn make_room(&self) {
         self.state(|state| (state.busy, state.busy_resolving) = (false, false));
         self.durable.send_modify(|seq| seq.0 += 1);
-    }
-
-    /// All that was written before is durable.
-    pub(crate) fn sync(&self) {
-        let seq = self.state(|state| state.stored.len()) as u64;
-        self.durable.send_replace(Seq(seq));
     }
 
     pub(crate) fn values(&self) -> Vec<f64> {
@@ -159,6 +159,9 @@ impl Backend for Fake {
     fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
         self.state(|state| {
             state.resolved += 1;
+            if state.full {
+                return Err(WriteRefused::Full("the disk is full".into()));
+            }
             if state.busy_resolving {
                 state.times_busy += 1;
                 return Err(WriteRefused::Busy);
@@ -184,15 +187,15 @@ impl Backend for Fake {
             if let Some(why) = &state.failed {
                 return Err(WriteRefused::Storage(why.clone()));
             }
+            if state.full {
+                return Err(WriteRefused::Full("the disk is full".into()));
+            }
             if state.busy {
                 state.times_busy += 1;
                 return Err(WriteRefused::Busy);
             }
-            if state.full {
-                return Err(WriteRefused::Full("no space left".into()));
-            }
             if state.points_max.is_some_and(|max| points.len() > max) {
-                return Err(WriteRefused::TooBig("too many points".into()));
+                return Err(WriteRefused::TooBig(format!("{} points", points.len())));
             }
             if points.iter().any(|point| Some(point.value) == state.unwanted) {
                 return Err(WriteRefused::Invalid("unwanted".into()));
@@ -204,7 +207,7 @@ impl Backend for Fake {
             state.stored.extend(points.iter().map(|point| (producer, *point)));
             state.writes.push(points.len());
             let seq = Seq(state.stored.len() as u64);
-            if !state.is_syncing_slowly {
+            if state.sync {
                 self.durable.send_replace(seq);
             }
             Ok(seq)
@@ -329,11 +332,11 @@ impl Backend for Fake {
     }
 
     fn health(&self) -> Result<(), WriteRefused> {
-        match self.state(|state| (state.failed.clone(), state.full)) {
-            (Some(why), _) => Err(WriteRefused::Storage(why)),
-            (None, true) => Err(WriteRefused::Full("no space left".into())),
-            (None, false) => Ok(()),
-        }
+        self.state(|state| match &state.failed {
+            Some(why) => Err(WriteRefused::Storage(why.clone())),
+            None if state.full => Err(WriteRefused::Full("the disk is full".into())),
+            None => Ok(()),
+        })
     }
 
     fn metrics(&self) -> String {
