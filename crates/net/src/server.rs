@@ -175,16 +175,8 @@ impl Server {
         let query_places = Arc::new(Semaphore::new(options.queries_max.clamp(1, Semaphore::MAX_PERMITS)));
         let stamps = http::Stamps::default();
         let key_memory = Memory::new(options.key_cache_bytes_max);
-        let shared = Arc::new(Shared {
-            backend,
-            producers,
-            counters,
-            options,
-            live_places,
-            query_places,
-            stamps,
-            key_memory,
-        });
+        let shared =
+            Arc::new(Shared { backend, producers, counters, options, live_places, query_places, stamps, key_memory });
         Ok(Self { listener, addr, shared })
     }
 

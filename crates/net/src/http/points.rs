@@ -28,6 +28,8 @@ pub(super) const POINTS_DEFAULT: usize = 1_000;
 pub(super) const POINTS_MAX: usize = 100_000;
 /// Where a page ends however many points were asked for, bytes: series may have 64 KiB of tags, and each point names them.
 pub(super) const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What a point takes between the backend and the page, bytes.
+const POINT_BYTES: usize = 64;
 /// What may stand behind the points of a page: what is damaged, and where the next one begins.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 
@@ -88,7 +90,7 @@ pub(super) async fn points(shared: &Shared, request: &Request<Incoming>) -> Resu
     let after = parameters.get("after").map(|after| Cursor::decode(after, &text)).transpose()?;
 
     let mut reserved = shared.producers.memory().reserve();
-    if !reserved.resize(limit * size_of::<(i64, f64)>()) {
+    if !reserved.resize(limit * POINT_BYTES) {
         return Err(no_memory());
     }
     let (backend, asked) = (Arc::clone(&shared.backend), text.clone());
