@@ -29,7 +29,7 @@ pub(crate) struct State {
     /// How many points each write brought.
     pub(crate) writes: Vec<usize>,
     pub(crate) keys: Vec<SeriesKey>,
-    ids: HashMap<SeriesKey, SeriesId>,
+    pub(crate) ids: HashMap<SeriesKey, SeriesId>,
     /// How often a key was asked for.
     pub(crate) resolved: usize,
     pub(crate) closed: Vec<u64>,
@@ -103,6 +103,11 @@ impl Fake {
         };
         let in_time = tokio::time::timeout(PATIENCE, reached).await;
         assert!(in_time.is_ok(), "never happened: {what}");
+    }
+
+    /// Lets time go by.
+    pub(crate) fn pass(&self, micros: i64) {
+        self.now.fetch_add(micros, Relaxed);
     }
 
     /// All that is stored becomes durable, or only so many points.
@@ -247,7 +252,7 @@ impl Backend for Fake {
                 bucket.value = bucket.value.map(|sum| sum + point.value);
                 bucket.count += 1;
             }
-            let (series, range) = (1, query.time_range(NOW));
+            let (series, range) = (1, query.time_range(self.now_micros()));
             let buckets = buckets.into_values().take(max).collect();
             let damage = self.state(|state| state.damage.clone());
             Buckets { query: query.to_string(), series, range, buckets, damage }
@@ -262,7 +267,7 @@ impl Backend for Fake {
         max: usize,
     ) -> BoxFuture<'_, Result<PointsPage, QueryRefused>> {
         let answer = self.find(text).map(|(query, points)| {
-            let range = after.map_or(query.time_range(NOW), |(_, range)| range);
+            let range = after.map_or(query.time_range(self.now_micros()), |(_, range)| range);
             let place = |point: &Point| (point.series, point.timestamp);
             let is_behind =
                 |point: &Point| after.is_none_or(|(after, _)| place(point) > (after.series, after.timestamp));

@@ -5,6 +5,8 @@ mod backend;
 mod book;
 mod frames;
 mod http_api;
+mod http_events;
+mod http_reads;
 mod live;
 mod load;
 mod outbound;
