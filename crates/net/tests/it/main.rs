@@ -14,6 +14,7 @@ mod properties;
 mod protocol;
 mod rig;
 mod shutdown;
+mod silence;
 mod v1;
 mod web;
 mod writeback;
