@@ -238,7 +238,7 @@ fn report(data: &std::path::Path, recovery: &Recovery) {
 mod tests {
     use futures_util::{SinkExt, StreamExt};
     use slung_model::SeriesKey;
-    use slung_net::v1::{Hello, NackCode, Reply, encode_block};
+    use slung_net::v1::{NackCode, Reply, encode_block};
     use slung_store::sim::SimVfs;
     use tokio_tungstenite::tungstenite::Message;
 
@@ -253,39 +253,42 @@ mod tests {
         let base = format!("http://{}", running.addr);
         let get = async |path: &str| slung_net::client::http_get(&format!("{base}{path}")).await.unwrap();
         let url = format!("ws://{}/?protocol=slung.v1", running.addr);
-        let (mut producer, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-        // What is said to the next message, its ack or its nack.
+        let (mut sender, mut receiver) = tokio_tungstenite::connect_async(url).await.unwrap().0.split();
         let key = SeriesKey::new("temp", ["sensor=1"]).unwrap();
         let mut sent = 0;
         let mut send = async || {
             let points: Vec<_> = (0..1_000).map(|index| (sent * 1_000 + index, 1.0)).collect();
             let mut message = Vec::new();
             encode_block(&key, &points, &mut message);
-            producer.send(Message::binary(message)).await.unwrap();
+            sender.send(Message::binary(message)).await.unwrap();
             sent += 1;
+        };
+        // The next ack, or else the nack.
+        let mut told = async || {
             loop {
-                let frame = producer.next().await.unwrap().unwrap().into_data();
+                let frame = receiver.next().await.unwrap().unwrap().into_data();
                 match Reply::decode(&frame) {
-                    Some(Reply::Hello(Hello { .. })) => {}
-                    Some(Reply::Ack { through }) if through < sent as u64 => {}
-                    Some(Reply::Ack { .. }) => return None,
+                    Some(Reply::Hello(_)) => {}
+                    Some(Reply::Ack { through }) => return Ok(through),
                     Some(Reply::Nack { code, retryable, reason, .. }) => {
-                        return Some((code, retryable, reason.to_owned()));
+                        return Err((code, retryable, reason.to_owned()));
                     }
                     other => panic!("{other:?}"),
                 }
             }
         };
-        assert_eq!(send().await, None);
+        send().await;
+        assert_eq!(told().await, Ok(1));
 
         disk.set_capacity(Some(disk.used() + 60_000));
-        // Those that were stored and found no space are not acknowledged until there is some: so not every message is
-        // waited for.
         let mut acknowledged = 1;
+        // What was taken before the disk was found full is not acknowledged until there is space: it is not waited for.
         let full = loop {
-            match tokio::time::timeout(Duration::from_secs(30), send()).await.expect("an answer") {
-                None => acknowledged += 1,
-                Some(nack) => break nack,
+            send().await;
+            match tokio::time::timeout(Duration::from_millis(20), told()).await {
+                Ok(Ok(through)) => acknowledged = through,
+                Ok(Err(nack)) => break nack,
+                Err(_) => {}
             }
         };
         assert_eq!((full.0, full.1), (NackCode::Storage as u16, true));
@@ -296,17 +299,16 @@ mod tests {
         assert!(status == 200 && body.starts_with(b"{\"value\":"), "{body:?}");
 
         disk.set_capacity(None);
-        while send().await.is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // An ack through the nacked message, which says that all before it is durable.
+        while told().await.is_err() {}
+        loop {
+            send().await;
+            if told().await.is_ok() && get("/health").await.0 == 200 {
+                break;
+            }
         }
-        assert_eq!(get("/health").await.0, 200);
         let count = running.engine.query(&slung_model::Query::parse("COUNT:temp:[]").unwrap()).unwrap().count;
-        assert!(
-            count >= (acknowledged + 1) * 1_000,
-            "{count} points, {acknowledged} messages were acknowledged before"
-        );
-        drop(send);
-        drop(producer);
+        assert!(count >= acknowledged * 1_000, "{count} points, {acknowledged} messages were acknowledged before");
         running.stop().await.unwrap();
     }
 }
