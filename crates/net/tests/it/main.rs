@@ -7,6 +7,8 @@ mod crowd;
 mod frames;
 mod framing;
 mod http_api;
+mod http_events;
+mod http_reads;
 mod live;
 mod load;
 mod outbound;
