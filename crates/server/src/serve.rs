@@ -10,7 +10,10 @@ use anyhow::Context;
 use slung_engine::Engine;
 use slung_host::{Host, HostOptions, Module, StartOptions};
 use slung_model::SystemClock;
-use slung_net::{AllowRule, Counters, HttpClient, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server, ServerOptions};
+use slung_net::{
+    AllowRule, Counters, HttpClient, IN_FLIGHT_BYTES_MAX, Memory, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server,
+    ServerOptions,
+};
 use slung_store::{OsVfs, Recovery};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -96,7 +99,7 @@ impl Running {
         });
 
         let counters = Arc::new(Counters::default());
-        let producers = Producers::new(QUEUE_BYTES_MAX, Arc::clone(&counters));
+        let producers = Producers::new(QUEUE_BYTES_MAX, Memory::new(IN_FLIGHT_BYTES_MAX), Arc::clone(&counters));
         let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };

@@ -14,5 +14,6 @@ mod protocol;
 mod rig;
 mod scripted;
 mod shutdown;
+mod v1;
 mod web;
 mod writeback;
