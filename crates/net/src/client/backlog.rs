@@ -425,6 +425,8 @@ impl Backlog {
         if self.reports.len() < REPORTS_MAX {
             let (key, timestamp, value) = only_event(&kept.message);
             let Nack { code, reason, .. } = nack;
+            // In a message of its own it is the first; which one it is to the user stands beside the reason.
+            let reason = reason.strip_prefix("event 1: ").map_or(reason.clone(), str::to_owned);
             self.reports.push(RefusedEvent { number: kept.first, key, timestamp, value, code, reason });
         }
     }

@@ -3,6 +3,7 @@
 
 mod backend;
 mod book;
+mod delivery;
 mod frames;
 mod http_api;
 mod live;
