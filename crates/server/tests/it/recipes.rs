@@ -206,8 +206,9 @@ fn outlives_a_restart(mut driver: Command) {
     let args = ["--config", config.to_str().unwrap()];
     let mut server = Server::start(&data, &args);
     driver.arg(server.ws_url()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child: Child = driver.spawn().expect("it was run before");
+    let mut child: Child = driver.spawn().expect("it was run before");
     server.wait_until("some are stored", |server| server.query("COUNT:s:[]").as_f64() > Some(30_000.0));
+    assert!(child.try_wait().unwrap().is_none(), "it is still sending");
     let listen = server.addr();
     server.kill();
     server = Server::start_at(listen, &data, &args);
