@@ -4,6 +4,7 @@
 mod backend;
 mod book;
 mod delivery;
+mod crowd;
 mod frames;
 mod http_api;
 mod live;
@@ -15,6 +16,7 @@ mod protocol;
 mod rig;
 mod scripted;
 mod shutdown;
+mod silence;
 mod v1;
 mod web;
 mod writeback;
