@@ -42,7 +42,7 @@ pub struct Progress {
 pub struct Refused {
     /// How many.
     pub count: u64,
-    /// The first 1,000 of them, in the order in which they were refused.
+    /// The first 1,000 of them that were refused, by their numbers.
     pub events: Vec<RefusedEvent>,
 }
 
@@ -199,8 +199,9 @@ impl Backlog {
     }
 
     pub(super) fn take_refused(&mut self) -> Option<Refused> {
-        let count = std::mem::take(&mut self.unreported);
-        (count > 0).then(|| Refused { count, events: std::mem::take(&mut self.reports) })
+        let (count, mut events) = (std::mem::take(&mut self.unreported), std::mem::take(&mut self.reports));
+        events.sort_unstable_by_key(|event| event.number);
+        (count > 0).then_some(Refused { count, events })
     }
 
     fn has_room(&self) -> bool {

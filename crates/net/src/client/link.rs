@@ -22,6 +22,8 @@ use crate::v1::{self, Hello, Reply};
 
 /// Pings while the server may be silent.
 const PINGS: u32 = 3;
+/// No shorter, however short the silence may be.
+const PING_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// How much longer than usual a server is left alone that says it can't go on, or has too much to do.
 const TROUBLED_FACTOR: u32 = 10;
 
@@ -38,6 +40,14 @@ pub(super) struct Link {
     url: String,
     options: ProducerOptions,
     shared: Arc<Shared>,
+}
+
+/// Also where the runtime ends before the producer does: nobody waits for ever.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.lock().end.get_or_insert(End::Closed);
+        self.shared.changed.notify_waiters();
+    }
 }
 
 impl Link {
@@ -80,7 +90,6 @@ impl Link {
             End::Closed => End::Closed,
         };
         self.shared.lock().end = Some(end);
-        self.shared.changed.notify_waiters();
     }
 
     async fn keep_going(&self, first: Connected, last: &mut String) {
@@ -170,7 +179,7 @@ impl Link {
     }
 
     async fn write(&self, sink: &mut SplitSink<Socket, Message>) -> Result<Infallible, Error> {
-        let mut ping = interval(self.options.silence_max / PINGS);
+        let mut ping = interval((self.options.silence_max / PINGS).max(PING_INTERVAL_MIN));
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.tick().await;
         loop {

@@ -265,8 +265,6 @@ impl Producer {
         // All is durable: a server that does not say goodbye is no failure.
         if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
             self.0.task.abort();
-            self.0.shared.lock().end.get_or_insert(End::Closed);
-            self.0.shared.changed.notify_waiters();
         }
         flushed
     }

@@ -3,8 +3,8 @@
 
 mod backend;
 mod book;
-mod delivery;
 mod crowd;
+mod delivery;
 mod frames;
 mod http_api;
 mod live;

@@ -304,6 +304,22 @@ async fn the_last_handle_takes_the_connection_with_it() {
     assert_eq!(timeout(PATIENCE, server.end(0)).await.expect("it ends"), None);
 }
 
+#[test]
+fn nobody_waits_for_a_runtime_that_is_gone() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (serving, connected, other) = (runtime(), runtime(), runtime());
+    let server = serving.block_on(Scripted::start(vec![Script::acts(&[Act::Gate])]));
+    std::thread::spawn(move || serving.block_on(std::future::pending::<()>()));
+    let producer = connected.block_on(connect(&server, hasty()));
+    connected.block_on(send(&producer, 0..1));
+    drop(connected);
+    other.block_on(async {
+        assert!(matches!(flush(&producer).await, Err(ClientError::Ended)));
+        assert!(matches!(producer.close().await, Err(ClientError::Ended)));
+        assert_eq!(producer.receive().await.unwrap(), None);
+    });
+}
+
 #[tokio::test]
 async fn it_gives_up_when_it_is_told_to_and_says_what_was_wrong() {
     let server = Scripted::start(vec![Script::acts(&[Act::Ack, Act::Close(1011)])]).await;

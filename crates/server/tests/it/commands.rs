@@ -1,6 +1,6 @@
 //! The commands besides `serve`, run as a person would.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use crate::server::{Server, data, run, slung, workflow};
@@ -90,6 +90,30 @@ fn refused_events_are_told_with_their_lines() {
     assert!(error.contains("4980 events acknowledged in ") && error.contains(", 20 refused"), "{error}");
     assert!(error.ends_with("the server has refused 20 events\n"), "{error}");
     assert_eq!(server.query("COUNT:value:[]"), 4_980.0);
+}
+
+#[test]
+fn what_workflows_answer_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("slung.toml");
+    let env = "ALERT_QUERY = \"AVG:value:[]:[1h]\"\nALERT_BELOW = \"10\"\n";
+    let alert = format!("[workflows.alert]\nfile = {:?}\n[workflows.alert.env]\n{env}", workflow("threshold-alert"));
+    std::fs::write(&config, alert).unwrap();
+    let server = Server::start(&folder.path().join("data"), &["--config", config.to_str().unwrap()]);
+    server.wait_until("it has subscribed", |server| server.metric("slung_live_handles") == 1.0);
+    let mut child = slung()
+        .args(["write", "-", "--wait", "0", "--url", &server.ws_url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "timestamp,value\n2024-01-01,5").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"value\":5") && line.ends_with('\n'), "{line}");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
