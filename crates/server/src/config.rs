@@ -139,6 +139,8 @@ struct NetworkFile {
     /// A size.
     body_max: Option<Size>,
     body_timeout: Option<String>,
+    write_timeout: Option<String>,
+    queries_max: Option<NonZeroUsize>,
     /// A size.
     message_max: Option<Size>,
     /// A size.
@@ -172,6 +174,7 @@ impl NetworkFile {
             (&self.connections_max, &mut server.connections_max),
             (&self.connections_per_address_max, &mut server.connections_per_address_max),
             (&self.header_fields_max, &mut server.header_fields_max),
+            (&self.queries_max, &mut server.queries_max),
             (&self.live_streams_max, &mut server.live_streams_max),
         ];
         for (given, option) in numbers {
@@ -181,6 +184,7 @@ impl NetworkFile {
         let times = [
             ("header_timeout", &self.header_timeout, &mut server.header_timeout),
             ("body_timeout", &self.body_timeout, &mut server.body_timeout),
+            ("write_timeout", &self.write_timeout, &mut server.write_timeout),
             ("idle_timeout", &self.idle_timeout, &mut server.idle_timeout),
             ("slow_reader_timeout", &self.slow_reader_timeout, &mut server.slow_reader_timeout),
             ("drain_timeout", &self.drain_timeout, &mut server.drain_timeout),
@@ -531,7 +535,7 @@ mod tests {
     }
 
     /// What `NetworkFile` reads, as serde itself says it.
-    const NETWORK_KEYS: [&str; 17] = [
+    const NETWORK_KEYS: [&str; 19] = [
         "connections_max",
         "connections_per_address_max",
         "header_timeout",
@@ -539,6 +543,8 @@ mod tests {
         "header_fields_max",
         "body_max",
         "body_timeout",
+        "write_timeout",
+        "queries_max",
         "message_max",
         "v1_message_max",
         "v1_window",
