@@ -143,8 +143,9 @@ pub(crate) fn idle(setting: &Setting, count: usize) -> Result<()> {
     // What only making so many of them took is given back, if anything is.
     thread::sleep(Duration::from_secs(1));
     let (now, peak) = server.memory()?;
-    // There may be no room for one more connection, that asks.
+    // There may be no room for one more connection, that asks, before one has gone.
     producers.truncate(count - 1);
+    thread::sleep(Duration::from_millis(200));
     server.wait_for_metric("slung_producers", (count - 1) as f64)?;
     tell(
         &format!("{count} idle connections"),
