@@ -1,6 +1,7 @@
 //! What the network asks of the rest: one trait, so that everything on a socket is tested without an engine behind it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -16,6 +17,9 @@ pub trait Backend: Send + Sync + 'static {
     /// How far ahead of that clock a timestamp may be, microseconds.
     fn ahead_micros_max(&self) -> i64;
 
+    /// How long a commit collects writes before it is synced. Producers are told.
+    fn commit_interval(&self) -> Duration;
+
     /// The id of a series, which is made known if it was not.
     ///
     /// # Errors
@@ -28,8 +32,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`WriteRefused`]; nothing is stored then.
     fn try_write(&self, producer: Option<ProducerId>, points: &[Point]) -> Result<Seq, WriteRefused>;
 
-    /// Follows what has been synced to disk. After [`WriteRefused::Busy`] the same write is tried again when this
-    /// changes.
+    /// Follows what has been synced to disk: all points up to there survive a crash. It is also told anew, with what it
+    /// was, when there may be room again after [`WriteRefused::Busy`], and when [`Backend::health`] changes.
     fn durable(&self) -> watch::Receiver<Seq>;
 
     /// Answers a historical query, given as text.
@@ -48,8 +52,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether writes are accepted.
     ///
     /// # Errors
-    /// The reason why they are not.
-    fn health(&self) -> Result<(), String>;
+    /// The reason why they are not: [`WriteRefused::Full`] or [`WriteRefused::Storage`].
+    fn health(&self) -> Result<(), WriteRefused>;
 
     /// Everything that is counted, the network's own [`crate::Stats`] too, as Prometheus text, or as OpenMetrics (then
     /// it ends with `# EOF`).
@@ -69,11 +73,17 @@ pub enum WriteRefused {
     /// No room until some of what was written before is synced: the socket is not read until then.
     #[error("no room until more is synced")]
     Busy,
+    /// The disk is full. The same write may be taken once there is space again.
+    #[error("{0}")]
+    Full(String),
+    /// More points than can be stored at once.
+    #[error("{0}")]
+    TooBig(String),
     /// These very points, or this series, will not be taken: the frame is counted as refused.
     #[error("refused: {0}")]
     Invalid(String),
-    /// Storage has failed: the connection is closed with 1011.
-    #[error("storage has failed: {0}")]
+    /// Storage has failed, and takes nothing until the server is started again: connections are closed with 1011.
+    #[error("{0}")]
     Storage(String),
 }
 

@@ -16,13 +16,38 @@ use crate::backend::{Deleted, QueryRefused};
 use crate::live::Events;
 use crate::server::Shared;
 use crate::stats::{Route, add};
+use crate::v1;
 
-/// The protocol that this server speaks, by the name it has in `Sec-WebSocket-Protocol`.
+/// The plain protocol's name in `Sec-WebSocket-Protocol`.
 const PLAIN: &str = "slung.plain";
 /// What the names of this project's protocols start with.
 const OURS: &str = "slung.";
 
 pub(crate) type Answer = Response<Either<Full<Bytes>, Events>>;
+
+/// What is spoken on a connection that was upgraded; an extension of the answer that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// One event a message, and no answers.
+    Plain,
+    /// See [`crate::v1`].
+    V1,
+}
+
+impl Protocol {
+    /// The one of that name.
+    fn named(name: &str) -> Option<Self> {
+        [Self::Plain, Self::V1].into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// As it is named in `Sec-WebSocket-Protocol`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => PLAIN,
+            Self::V1 => v1::NAME,
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -156,7 +181,7 @@ async fn discard_body(shared: &Shared, request: &mut Request<Incoming>) -> Resul
 fn health(shared: &Shared) -> Answer {
     match shared.backend.health() {
         Ok(()) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
-        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "not_writable", &reason),
+        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "not_writable", &reason.to_string()),
     }
 }
 
@@ -295,34 +320,48 @@ fn upgrade(request: &Request<Incoming>) -> Answer {
         Ok(chosen) => chosen,
         Err(asked) => {
             let message = format!(
-                "{asked} is not spoken by this version of the server; {PLAIN} is, which a client gets that offers it, \
-                 or none"
+                "{asked} is not spoken by this version of the server; {} and {PLAIN} are, and {PLAIN} is what a client gets \
+                 that offers none",
+                v1::NAME
             );
             return error(StatusCode::NOT_IMPLEMENTED, "protocol_not_supported", &message);
         }
     };
     match create_response_with_body(request, || Either::Left(Full::default())) {
-        Ok(switching) if chosen => with(switching, header::SEC_WEBSOCKET_PROTOCOL, PLAIN),
-        Ok(switching) => switching,
+        Ok(mut switching) => {
+            let Chosen { protocol, offered } = chosen;
+            switching.extensions_mut().insert(protocol);
+            if offered { with(switching, header::SEC_WEBSOCKET_PROTOCOL, protocol.name()) } else { switching }
+        }
         Err(why) => error(StatusCode::BAD_REQUEST, "bad_handshake", &why.to_string()),
     }
 }
 
-/// Whether `slung.plain` was offered, and so is to be named in the answer. Nothing of ours on offer means it too, as
-/// clients do that know of no protocols.
+/// What is to be spoken.
+#[derive(Debug, PartialEq)]
+struct Chosen {
+    protocol: Protocol,
+    /// The client has offered it in the header, and hears of it there.
+    offered: bool,
+}
+
+/// The first on offer that is spoken here; without one of ours on offer the one that the parameter names, for clients that
+/// can't set the header; the plain one for those that know of no protocols.
 ///
 /// # Errors
 /// The protocol that was asked for, where it is one of ours and not spoken here.
-fn choose_protocol(headers: &HeaderMap, parameters: &str) -> Result<bool, String> {
+fn choose_protocol(headers: &HeaderMap, parameters: &str) -> Result<Chosen, String> {
     let offered: Vec<&str> = list(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
-    if offered.contains(&PLAIN) {
-        return Ok(true);
+    if let Some(protocol) = offered.iter().find_map(|name| Protocol::named(name)) {
+        return Ok(Chosen { protocol, offered: true });
     }
     let by_parameter = parameters.split('&').find_map(|part| part.strip_prefix("protocol="));
-    let ours = offered.into_iter().find(|protocol| protocol.starts_with(OURS));
-    match ours.or(by_parameter.filter(|asked| *asked != PLAIN)) {
-        Some(asked) => Err(asked.to_owned()),
-        None => Ok(false),
+    match offered.into_iter().find(|name| name.starts_with(OURS)).or(by_parameter) {
+        Some(asked) => match Protocol::named(asked) {
+            Some(protocol) => Ok(Chosen { protocol, offered: false }),
+            None => Err(asked.to_owned()),
+        },
+        None => Ok(Chosen { protocol: Protocol::Plain, offered: false }),
     }
 }
 
@@ -376,19 +415,26 @@ mod tests {
 
     #[test]
     fn the_protocol_is_the_one_that_is_spoken_or_a_clear_no() {
+        let plain = |offered| Ok(Chosen { protocol: Protocol::Plain, offered });
+        let v1 = |offered| Ok(Chosen { protocol: Protocol::V1, offered });
         for (lines, parameters, chosen) in [
-            (&[][..], "", Ok(false)),
-            (&["slung.plain"], "", Ok(true)),
-            (&["slung.v1, slung.plain"], "", Ok(true)),
-            (&["slung.v1", "bearer.abc ,slung.plain"], "", Ok(true)),
-            (&["slung.plain"], "protocol=slung.v1", Ok(true)),
-            (&["slung.v1"], "", Err("slung.v1")),
+            (&[][..], "", plain(false)),
+            (&["slung.plain"], "", plain(true)),
+            (&["slung.v1"], "", v1(true)),
+            (&["slung.v1, slung.plain"], "", v1(true)),
+            (&["slung.plain, slung.v1"], "", plain(true)),
+            (&["slung.v2", "slung.v1"], "", v1(true)),
+            (&["bearer.abc ,slung.plain"], "", plain(true)),
+            (&["bearer.abc", "slung.v1"], "", v1(true)),
+            (&["slung.plain"], "protocol=slung.v1", plain(true)),
             (&["bearer.abc", "slung.v2"], "", Err("slung.v2")),
-            (&["mqtt"], "", Ok(false)),
-            (&[], "protocol=slung.plain", Ok(false)),
-            (&[], "a=b&protocol=slung.v1", Err("slung.v1")),
+            (&["slung.v2"], "protocol=slung.v1", Err("slung.v2")),
+            (&["mqtt"], "", plain(false)),
+            (&["mqtt"], "protocol=slung.v1", v1(false)),
+            (&[], "protocol=slung.plain", plain(false)),
+            (&[], "a=b&protocol=slung.v1", v1(false)),
             (&[], "protocol=other", Err("other")),
-            (&["slung.v1"], "protocol=slung.plain", Err("slung.v1")),
+            (&[], "protocol=", Err("")),
         ] {
             assert_eq!(
                 choose_protocol(&offers(lines), parameters),

@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod acks;
 mod backend;
 pub mod client;
 mod connection;
@@ -10,18 +11,21 @@ mod http;
 mod intake;
 mod keys;
 mod live;
+mod memory;
 mod outbound;
 mod producers;
 mod server;
 mod socket;
 mod stats;
+pub mod v1;
 pub mod wire;
 
 pub use backend::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
+pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};
 pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,
     SystemResolver,
 };
-pub use producers::{Producers, QUEUE_BYTES_MAX, WritebackError};
+pub use producers::{ProducerInfo, Producers, QUEUE_BYTES_MAX, WritebackError};
 pub use server::{Server, ServerOptions};
 pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};

@@ -1,10 +1,12 @@
 //! Listens, serves each connection as a task of its own, and ends them in good order.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -18,9 +20,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::backend::Backend;
 use crate::connection;
-use crate::http;
+use crate::http::{self, Protocol};
+use crate::memory::Memory;
 use crate::producers::Producers;
 use crate::stats::{Counters, add};
+use crate::v1;
 
 /// Connections that the kernel keeps until they are accepted: after a restart everybody comes back at once, and who
 /// finds no room tries again a second later.
@@ -45,6 +49,9 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: appl
 pub struct ServerOptions {
     /// Connections at once, producers included. Default 10,000. One more is told 503 and closed.
     pub connections_max: usize,
+    /// Connections at once from one address, where an IPv6 address stands for its network of 64 bits. Default 256. One
+    /// more is told 503 and closed. Behind a proxy all come from its address.
+    pub connections_per_address_max: usize,
     /// How long a client has to send the whole head of a request, from when the connection is free for it. Default
     /// 10 s. Whoever is slower, or idle for longer, is closed.
     pub header_timeout: Duration,
@@ -64,9 +71,23 @@ pub struct ServerOptions {
     /// How often a live stream tells that it is still there, at least 1 ms. Default 15 s: proxies close what is silent for
     /// a minute, and a client that is gone is noticed when something is sent to it.
     pub live_keep_alive: Duration,
-    /// A message of a producer, bytes, all fragments together. Default 256 KiB, the limit of the plain protocol; beyond
-    /// it the connection is closed with 1009.
+    /// A message of a producer of the plain protocol, bytes, all fragments together. Default 256 KiB; beyond it the
+    /// connection is closed with 1009.
     pub message_bytes_max: usize,
+    /// A message of a producer of `slung.v1`, bytes, all fragments together. Default 4 MiB; beyond it the connection is
+    /// closed with 1009, after a nack.
+    pub v1_message_bytes_max: usize,
+    /// Messages of a producer of `slung.v1` that may be unanswered. Default 16,384: of one event each they are the 3
+    /// million a second that a connection may bring, for the 5 ms that a commit takes. Beyond it nothing is read.
+    pub v1_window: u32,
+    /// How long a producer may be silent: after half of that it is sent a ping, which every WebSocket library answers by
+    /// itself, and after all of it closed. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long a producer may take nothing of what is sent to it. Default 10 s; then it is closed with 1013.
+    pub slow_reader_timeout: Duration,
+    /// What connections remember of the series that they named, bytes, all together. Default 64 MiB, some million
+    /// series; where it is used up each event is looked up among all series instead, which takes twice as long.
+    pub key_cache_bytes_max: usize,
     /// How long a producer has to answer a close frame. Default 2 s.
     pub close_timeout: Duration,
     /// How long everything together may take to end, once the server is told to stop. Default 10 s; what is left is
@@ -78,6 +99,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_per_address_max: 256,
             header_timeout: Duration::from_secs(10),
             header_bytes_max: 16 * 1024,
             header_fields_max: 64,
@@ -86,6 +108,11 @@ impl Default for ServerOptions {
             live_streams_max: 256,
             live_keep_alive: Duration::from_secs(15),
             message_bytes_max: 256 * 1024,
+            v1_message_bytes_max: v1::MESSAGE_BYTES_MAX,
+            v1_window: 16_384,
+            idle_timeout: Duration::from_secs(60),
+            slow_reader_timeout: Duration::from_secs(10),
+            key_cache_bytes_max: 64 * 1024 * 1024,
             close_timeout: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(10),
         }
@@ -100,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServerOptions,
     /// A permit for each live stream that there may be.
     pub(crate) live_places: Arc<Semaphore>,
+    /// What the caches of all connections may take.
+    pub(crate) key_memory: Memory,
 }
 
 /// A server that listens but does not answer yet: [`Server::run`] does.
@@ -132,7 +161,8 @@ impl Server {
         let addr = listener.local_addr()?;
         let counters = Arc::clone(producers.counters());
         let live_places = Arc::new(Semaphore::new(options.live_streams_max.min(Semaphore::MAX_PERMITS)));
-        let shared = Arc::new(Shared { backend, producers, counters, options, live_places });
+        let key_memory = Memory::new(options.key_cache_bytes_max);
+        let shared = Arc::new(Shared { backend, producers, counters, options, live_places, key_memory });
         Ok(Self { listener, addr, shared })
     }
 
@@ -151,6 +181,7 @@ impl Server {
         let Self { listener, shared, .. } = self;
         let (stopping, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
+        let addresses = Addresses::default();
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -158,9 +189,12 @@ impl Server {
                 Some(ended) = connections.join_next() => report(ended),
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, _)) if connections.len() >= shared.options.connections_max => turn_away(&shared, &tcp),
-                    Ok((tcp, peer)) => {
-                        connections.spawn(serve(Arc::clone(&shared), tcp, peer, stopped.clone()));
-                    }
+                    Ok((tcp, peer)) => match addresses.enter(peer.ip(), shared.options.connections_per_address_max) {
+                        Some(place) => {
+                            connections.spawn(serve(Arc::clone(&shared), tcp, peer, place, stopped.clone()));
+                        }
+                        None => turn_away_one_address(&shared, &tcp, peer),
+                    },
                     Err(error) => {
                         error!("accept: {error}; trying again");
                         tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
@@ -212,6 +246,59 @@ fn turn_away(shared: &Shared, tcp: &TcpStream) {
     let _ = tcp.try_write(TOO_MANY);
 }
 
+fn turn_away_one_address(shared: &Shared, tcp: &TcpStream, peer: SocketAddr) {
+    let refused = shared.counters.connections_refused_by_address.fetch_add(1, Relaxed);
+    if refused.is_power_of_two() || refused == 0 {
+        warn!(
+            "{} has {} connections, the most that one address may have (connections_per_address_max): {} turned away",
+            peer.ip(),
+            shared.options.connections_per_address_max,
+            refused + 1
+        );
+    }
+    let _ = tcp.try_write(TOO_MANY);
+}
+
+/// How many connections there are from each address.
+#[derive(Debug, Default, Clone)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection from an address, for as long as it lives.
+#[derive(Debug)]
+struct Place {
+    addresses: Addresses,
+    from: IpAddr,
+}
+
+impl Addresses {
+    fn enter(&self, address: IpAddr, each_max: usize) -> Option<Place> {
+        let from = match address.to_canonical() {
+            // Who has one address of a network of 64 bits has them all.
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+            v4 => v4,
+        };
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(from).or_default();
+        if *count >= each_max {
+            return None;
+        }
+        *count += 1;
+        Some(Place { addresses: self.clone(), from })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = open.entry(self.from) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
 /// Counts a connection while it lives.
 struct Counted<'a>(&'a Counters);
 
@@ -221,8 +308,8 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One connection: HTTP first, and the plain protocol if it is upgraded to that.
-async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
+/// One connection: HTTP first, and a producer's protocol if it is upgraded to that.
+async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, _place: Place, mut stop: watch::Receiver<bool>) {
     add(&shared.counters.connections_total, 1);
     add(&shared.counters.connections_now, 1);
     let _counted = Counted(&shared.counters);
@@ -230,14 +317,14 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: 
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, "TCP_NODELAY: {error}");
     }
-    let (upgraded, streaming) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (upgraded, streaming) = (OnceLock::new(), AtomicBool::new(false));
     let ending = stop.clone();
     let service = service_fn(|request| {
         Box::pin(async {
             let answer = http::answer(&shared, request, &ending).await;
             streaming.store(http::is_stream(&answer), Relaxed);
-            if answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
-                upgraded.store(true, Relaxed);
+            if let Some(protocol) = answer.extensions().get::<Protocol>() {
+                upgraded.get_or_init(|| *protocol);
             }
             Ok::<_, Infallible>(answer)
         })
@@ -268,11 +355,11 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut stop: 
     };
     let parts = served.into_parts();
     let tcp = parts.io.into_inner();
-    match ended {
-        Ok(()) if upgraded.load(Relaxed) => {
-            connection::serve(&shared, tcp, parts.read_buf.into(), peer, &mut stop).await;
+    match (ended, upgraded.get()) {
+        (Ok(()), Some(protocol)) => {
+            connection::serve(&shared, tcp, parts.read_buf.into(), peer, *protocol, &mut stop).await;
         }
-        ended => {
+        (ended, _) => {
             if let Err(error) = ended {
                 debug!(%peer, "HTTP: {error}");
             }

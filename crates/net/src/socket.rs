@@ -14,12 +14,14 @@ pub(crate) struct Socket {
     read_bytes_left: usize,
     /// The last read has brought all that there was.
     drained: bool,
+    bytes_read: u64,
+    bytes_written: u64,
 }
 
 impl Socket {
     /// May read so many bytes before it must be allowed more.
     pub(crate) fn new(tcp: TcpStream, read_bytes_max: usize) -> Self {
-        Self { tcp, read_bytes_left: read_bytes_max, drained: false }
+        Self { tcp, read_bytes_left: read_bytes_max, drained: false, bytes_read: 0, bytes_written: 0 }
     }
 
     /// Allows so many bytes to be read, whatever was allowed before.
@@ -35,6 +37,16 @@ impl Socket {
     /// Asks the kernel again, though the last read has brought all that there was.
     pub(crate) fn resume(&mut self) {
         self.drained = false;
+    }
+
+    /// Bytes that the kernel has given so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
     }
 
     /// The stream, to wait on.
@@ -55,6 +67,7 @@ impl Read for Socket {
         }
         let read = self.tcp.try_read(buffer)?;
         self.read_bytes_left = self.read_bytes_left.saturating_sub(read);
+        self.bytes_read += read as u64;
         // Less than there was room for: what it brought is acted on before the kernel is asked again, most likely to
         // hear that there is nothing.
         self.drained = read < buffer.len();
@@ -64,7 +77,9 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.tcp.try_write(buffer)
+        let written = self.tcp.try_write(buffer)?;
+        self.bytes_written += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

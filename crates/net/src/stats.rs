@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use slung_model::{KeyError, PointError};
 
+use crate::v1::NackCode;
 use crate::wire::WireError;
 
 /// Declares what a counter is split by: the variants, and the label of each in the metrics.
@@ -50,12 +51,22 @@ labelled! {
         TimestampOutOfRange = "timestamp_out_of_range",
         /// The timestamp is too far in the future.
         TimestampAhead = "timestamp_ahead",
+        /// A message of `slung.v1` without events.
+        NoEvents = "no_events",
+        /// A message of `slung.v1` of a kind that does not exist.
+        Kind = "kind",
         /// A text that is neither an event as JSON nor in the binary layout.
         Json = "json",
         /// The backend takes no such series, because there are too many for instance.
         Series = "series_refused",
         /// The backend refused the point for a reason of its own.
         Backend = "backend",
+        /// The disk is full; the producer was told to try again.
+        DiskFull = "disk_full",
+        /// Storage has failed; the connection was closed with 1011.
+        StorageFailed = "storage_failed",
+        /// More points than can be stored at once.
+        TooManyPoints = "too_many_points",
         /// The message is over the limit; the connection was closed with 1009.
         TooBig = "too_big",
         /// A text message that is not UTF-8; the connection was closed with 1007.
@@ -77,7 +88,23 @@ impl From<&WireError> for FrameRefusal {
             WireError::Point(PointError::NotFinite(_)) => Self::NotFinite,
             WireError::Point(PointError::OutOfRange(_)) => Self::TimestampOutOfRange,
             WireError::Point(PointError::Ahead { .. }) => Self::TimestampAhead,
+            WireError::NoEvents => Self::NoEvents,
             WireError::Json(_) => Self::Json,
+        }
+    }
+}
+
+impl FrameRefusal {
+    /// How a producer of `slung.v1` is told, and whether the same message may be taken later.
+    pub(crate) fn nack(self) -> (NackCode, bool) {
+        match self {
+            Self::TooBig | Self::TooManyPoints => (NackCode::TooBig, false),
+            Self::Series => (NackCode::TooManySeries, false),
+            Self::DiskFull | Self::StorageFailed => (NackCode::Storage, true),
+            // What the backend refuses although it was validated is ahead of a clock that was set back since.
+            Self::TimestampOutOfRange | Self::TimestampAhead | Self::Backend => (NackCode::Timestamp, false),
+            Self::NotFinite => (NackCode::NotFinite, false),
+            _ => (NackCode::Malformed, false),
         }
     }
 }
@@ -91,6 +118,8 @@ labelled! {
         QueueFull = "queue_full",
         /// The message alone is larger than a queue.
         TooBig = "too_big",
+        /// Everything in flight takes as much memory as it may.
+        NoMemory = "no_memory",
         /// It was queued when the connection ended.
         ConnectionLost = "connection_lost",
     }
@@ -159,6 +188,11 @@ pub struct Counters {
     pub(crate) events: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) busy_waits: AtomicU64,
+    pub(crate) acks: AtomicU64,
+    pub(crate) slow_readers: AtomicU64,
+    pub(crate) idle_closed: AtomicU64,
+    pub(crate) no_memory: AtomicU64,
+    pub(crate) connections_refused_by_address: AtomicU64,
     pub(crate) writebacks_sent: AtomicU64,
     pub(crate) live_streams_now: AtomicU64,
     pub(crate) live_streams_total: AtomicU64,
@@ -206,6 +240,11 @@ impl Counters {
             events: read(&self.events),
             batches: read(&self.batches),
             busy_waits: read(&self.busy_waits),
+            acks: read(&self.acks),
+            slow_readers: read(&self.slow_readers),
+            idle_closed: read(&self.idle_closed),
+            no_memory: read(&self.no_memory),
+            connections_refused_by_address: read(&self.connections_refused_by_address),
             frames_refused: rows(FrameRefusal::ALL, FrameRefusal::label, &self.frames_refused),
             writebacks_sent: read(&self.writebacks_sent),
             live_streams_now: read(&self.live_streams_now),
@@ -253,6 +292,16 @@ pub struct Stats {
     pub batches: u64,
     /// How often the backend had no room and a socket was not read for that.
     pub busy_waits: u64,
+    /// Acks that were sent to producers of `slung.v1`; each may stand for many messages.
+    pub acks: u64,
+    /// Connections that were closed because they did not take what was written to them.
+    pub slow_readers: u64,
+    /// Connections that were closed because nothing was heard of them.
+    pub idle_closed: u64,
+    /// Connections that were closed because everything in flight took as much memory as it may.
+    pub no_memory: u64,
+    /// Connections that were turned away because there were too many from one address.
+    pub connections_refused_by_address: u64,
     /// Messages from producers that were not stored, by the label of [`FrameRefusal`]; every label is there.
     pub frames_refused: Vec<(&'static str, u64)>,
     /// Messages to producers that were queued on their connection.

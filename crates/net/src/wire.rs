@@ -41,6 +41,9 @@ pub enum WireError {
     /// The value or the timestamp is not acceptable.
     #[error(transparent)]
     Point(#[from] PointError),
+    /// A message without events.
+    #[error("a message without events")]
+    NoEvents,
     /// The text is not an event as JSON.
     #[error("not an event as JSON: {0}")]
     Json(String),
@@ -88,13 +91,7 @@ impl<'a> EventRef<'a> {
 
     /// The tags in the order in which they were sent, with duplicates.
     pub fn tags(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let mut rest = self.tags;
-        std::iter::from_fn(move || {
-            let (length, after) = rest.split_first_chunk::<2>()?;
-            let (tag, after) = after.split_at(usize::from(u16::from_le_bytes(*length)));
-            rest = after;
-            Some(std::str::from_utf8(tag).expect("decode_event has seen every tag"))
-        })
+        split_tags(self.tags)
     }
 
     /// The bytes that name the series, as sent: equal bytes are the same series, different ones may be too.
@@ -115,9 +112,24 @@ impl<'a> EventRef<'a> {
 /// characters, or its value is not finite.
 pub fn decode_event(frame: &[u8]) -> Result<EventRef<'_>, WireError> {
     let Head { timestamp, value, key } = decode_head(frame)?;
-    let series = read_text(frame, NAME_AT, usize::from(read_u16(frame, KEY_AT)?), NAME_BYTES_MAX, None)?;
-    let tags_at = NAME_AT + series.len();
-    let tag_count = usize::from(read_u16(frame, KEY_AT + 2)?);
+    let (series, tags) = read_key(frame, KEY_AT)?;
+    Ok(EventRef { timestamp, value, key, series, tags })
+}
+
+/// Reads a series key alone: length of the name, number of tags, name and tags, as in an event.
+///
+/// # Errors
+/// [`WireError`] as for an event; places count from the start of the key.
+pub fn decode_key(bytes: &[u8]) -> Result<SeriesKey, WireError> {
+    let (series, tags) = read_key(bytes, 0)?;
+    Ok(SeriesKey::new(series, split_tags(tags)).expect("read_key holds the key to the same limits"))
+}
+
+/// Name and tags of the key that begins at `key_at` and ends with the frame.
+fn read_key(frame: &[u8], key_at: usize) -> Result<(&str, &[u8]), WireError> {
+    let series = read_text(frame, key_at + 4, usize::from(read_u16(frame, key_at)?), NAME_BYTES_MAX, None)?;
+    let tags_at = key_at + 4 + series.len();
+    let tag_count = usize::from(read_u16(frame, key_at + 2)?);
     if tag_count > TAGS_MAX {
         return Err(KeyError::TooManyTags(tag_count).into());
     }
@@ -129,7 +141,48 @@ pub fn decode_event(frame: &[u8]) -> Result<EventRef<'_>, WireError> {
     if at != frame.len() {
         return Err(WireError::Long { end: at, have: frame.len() });
     }
-    Ok(EventRef { timestamp, value, key, series, tags: &frame[tags_at..] })
+    Ok((series, &frame[tags_at..]))
+}
+
+fn split_tags<'a>(mut rest: &'a [u8]) -> impl Iterator<Item = &'a str> + use<'a> {
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (tag, after) = after.split_at(usize::from(u16::from_le_bytes(*length)));
+        rest = after;
+        Some(std::str::from_utf8(tag).expect("every tag was seen before"))
+    })
+}
+
+/// Where the series key ends that begins at `key_at`, by its lengths alone: its texts are not looked at.
+///
+/// # Errors
+/// [`WireError::Short`], or [`WireError::Key`] where a length is over its limit.
+pub(crate) fn key_end(bytes: &[u8], key_at: usize) -> Result<usize, WireError> {
+    let name = usize::from(read_u16(bytes, key_at)?);
+    if name > NAME_BYTES_MAX {
+        return Err(KeyError::NameTooLong(name).into());
+    }
+    let tag_count = usize::from(read_u16(bytes, key_at + 2)?);
+    if tag_count > TAGS_MAX {
+        return Err(KeyError::TooManyTags(tag_count).into());
+    }
+    let mut at = key_at + 4 + name;
+    for index in 0..tag_count {
+        let length = usize::from(read_u16(bytes, at)?);
+        if length > TAG_BYTES_MAX {
+            return Err(KeyError::TagTooLong { index, bytes: length }.into());
+        }
+        at += 2 + length;
+    }
+    if at > bytes.len() { Err(WireError::Short { need: at, have: bytes.len() }) } else { Ok(at) }
+}
+
+/// Where the event ends that the bytes begin with, by its lengths alone.
+///
+/// # Errors
+/// As [`key_end`].
+pub(crate) fn event_end(bytes: &[u8]) -> Result<usize, WireError> {
+    key_end(bytes, KEY_AT)
 }
 
 /// The part of an event that is looked at on every frame.

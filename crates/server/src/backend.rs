@@ -1,6 +1,7 @@
 //! What the network sees: its trait on top of the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -19,19 +20,21 @@ use crate::watch::{Watch, WatchCounters};
 pub(crate) struct EngineBackend {
     engine: Arc<Engine>,
     durable: watch::Receiver<Seq>,
+    commit_interval: Duration,
     metrics: Metrics,
     watched: Arc<WatchCounters>,
 }
 
 impl EngineBackend {
-    /// `durable` follows what the engine has committed, `watched` counts for the streams of live queries.
+    /// `durable` follows what the engine has committed, each `commit_interval` under load; `watched` counts for the streams of live queries.
     pub(crate) fn new(
         engine: Arc<Engine>,
         durable: watch::Receiver<Seq>,
+        commit_interval: Duration,
         metrics: Metrics,
         watched: Arc<WatchCounters>,
     ) -> Self {
-        Self { engine, durable, metrics, watched }
+        Self { engine, durable, commit_interval, metrics, watched }
     }
 
     /// Parses a query and does something with it that may read from disk, away from the runtime's own threads. What was begun
@@ -62,6 +65,10 @@ impl Backend for EngineBackend {
 
     fn ahead_micros_max(&self) -> i64 {
         self.engine.ahead_micros_max()
+    }
+
+    fn commit_interval(&self) -> Duration {
+        self.commit_interval
     }
 
     fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
@@ -115,8 +122,8 @@ impl Backend for EngineBackend {
         self.blocking(text, move |_, query| Ok(Watch::new(engine, query, watched)?.boxed()))
     }
 
-    fn health(&self) -> Result<(), String> {
-        self.engine.health().map_err(|error| error.to_string())
+    fn health(&self) -> Result<(), WriteRefused> {
+        self.engine.health().map_err(refused)
     }
 
     fn metrics(&self) -> String {
@@ -132,8 +139,9 @@ impl Backend for EngineBackend {
 fn refused(error: slung_engine::Error) -> WriteRefused {
     use slung_store::Error as Store;
     match error {
-        // Who sends is held back until there is space again, and loses nothing: the store says when to try again.
-        slung_engine::Error::Busy | slung_engine::Error::Store(Store::DiskFull { .. }) => WriteRefused::Busy,
+        slung_engine::Error::Busy => WriteRefused::Busy,
+        slung_engine::Error::Store(Store::DiskFull { .. }) => WriteRefused::Full(error.to_string()),
+        slung_engine::Error::Store(Store::BatchTooBig { .. }) => WriteRefused::TooBig(error.to_string()),
         slung_engine::Error::Point { .. } | slung_engine::Error::Store(Store::TooManySeries { .. }) => {
             WriteRefused::Invalid(error.to_string())
         }

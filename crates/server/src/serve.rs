@@ -10,7 +10,10 @@ use anyhow::Context;
 use slung_engine::Engine;
 use slung_host::{Host, HostOptions, Module, StartOptions};
 use slung_model::SystemClock;
-use slung_net::{AllowRule, Counters, HttpClient, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server, ServerOptions};
+use slung_net::{
+    AllowRule, Counters, HttpClient, IN_FLIGHT_BYTES_MAX, Memory, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server,
+    ServerOptions,
+};
 use slung_store::{OsVfs, Recovery};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -80,6 +83,7 @@ impl Running {
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
 
+        let commit_interval = store.commit_interval;
         let opened = spawn_blocking(move || {
             let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
             let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
@@ -95,7 +99,7 @@ impl Running {
         });
 
         let counters = Arc::new(Counters::default());
-        let producers = Producers::new(QUEUE_BYTES_MAX, Arc::clone(&counters));
+        let producers = Producers::new(QUEUE_BYTES_MAX, Memory::new(IN_FLIGHT_BYTES_MAX), Arc::clone(&counters));
         let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
@@ -104,7 +108,7 @@ impl Running {
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
-        let backend = EngineBackend::new(Arc::clone(&engine), durable, metrics, watched);
+        let backend = EngineBackend::new(Arc::clone(&engine), durable, commit_interval, metrics, watched);
         let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;

@@ -38,6 +38,12 @@ pub(crate) struct State {
     pub(crate) times_busy: usize,
     /// Storage has failed.
     pub(crate) failed: Option<String>,
+    /// The disk is full.
+    pub(crate) full: bool,
+    /// More points than these are not taken at once.
+    pub(crate) points_max: Option<usize>,
+    /// Points are durable as soon as they are stored.
+    pub(crate) sync: bool,
     /// What answers to queries lack.
     pub(crate) damage: Vec<String>,
     /// This value is not taken.
@@ -96,6 +102,12 @@ impl Fake {
         assert!(in_time.is_ok(), "never happened: {what}");
     }
 
+    /// All that is stored becomes durable, or only so many points.
+    pub(crate) fn commit(&self, through: Option<u64>) {
+        let all = self.state(|state| state.stored.len()) as u64;
+        self.durable.send_replace(Seq(through.unwrap_or(all)));
+    }
+
     /// Lets writes through again, as after a commit.
     pub(crate) fn make_room(&self) {
         self.state(|state| (state.busy, state.busy_resolving) = (false, false));
@@ -137,9 +149,16 @@ impl Backend for Fake {
         slung_model::AHEAD_MICROS_MAX
     }
 
+    fn commit_interval(&self) -> Duration {
+        Duration::from_millis(5)
+    }
+
     fn resolve(&self, key: &SeriesKey) -> Result<SeriesId, WriteRefused> {
         self.state(|state| {
             state.resolved += 1;
+            if state.full {
+                return Err(WriteRefused::Full("the disk is full".into()));
+            }
             if state.busy_resolving {
                 state.times_busy += 1;
                 return Err(WriteRefused::Busy);
@@ -165,9 +184,15 @@ impl Backend for Fake {
             if let Some(why) = &state.failed {
                 return Err(WriteRefused::Storage(why.clone()));
             }
+            if state.full {
+                return Err(WriteRefused::Full("the disk is full".into()));
+            }
             if state.busy {
                 state.times_busy += 1;
                 return Err(WriteRefused::Busy);
+            }
+            if state.points_max.is_some_and(|max| points.len() > max) {
+                return Err(WriteRefused::TooBig(format!("{} points", points.len())));
             }
             if points.iter().any(|point| Some(point.value) == state.unwanted) {
                 return Err(WriteRefused::Invalid("unwanted".into()));
@@ -177,7 +202,11 @@ impl Backend for Fake {
             assert!(!state.closed.contains(&producer), "a write after its producer was closed");
             state.stored.extend(points.iter().map(|point| (producer, *point)));
             state.writes.push(points.len());
-            Ok(Seq(state.stored.len() as u64))
+            let seq = Seq(state.stored.len() as u64);
+            if state.sync {
+                self.durable.send_replace(seq);
+            }
+            Ok(seq)
         })
     }
 
@@ -222,8 +251,12 @@ impl Backend for Fake {
         std::future::ready(self.watch(text)).boxed()
     }
 
-    fn health(&self) -> Result<(), String> {
-        self.state(|state| state.failed.clone()).map_or(Ok(()), Err)
+    fn health(&self) -> Result<(), WriteRefused> {
+        self.state(|state| match &state.failed {
+            Some(why) => Err(WriteRefused::Storage(why.clone())),
+            None if state.full => Err(WriteRefused::Full("the disk is full".into())),
+            None => Ok(()),
+        })
     }
 
     fn metrics(&self) -> String {

@@ -12,5 +12,6 @@ mod properties;
 mod protocol;
 mod rig;
 mod shutdown;
+mod v1;
 mod web;
 mod writeback;

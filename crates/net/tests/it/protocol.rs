@@ -173,7 +173,7 @@ async fn a_producer_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
-async fn the_plain_protocol_is_chosen_where_it_is_offered_and_others_are_refused() {
+async fn the_protocol_is_the_first_on_offer_that_is_spoken_and_others_are_refused() {
     let rig = Rig::start().await;
     let connect = async |protocols: Option<&'static str>, path: &str| {
         let mut request = format!("{}{path}", rig.ws_url()).into_client_request().unwrap();
@@ -189,13 +189,39 @@ async fn the_plain_protocol_is_chosen_where_it_is_offered_and_others_are_refused
     assert_eq!(connect(None, "").await.unwrap(), None);
     assert_eq!(connect(None, "?protocol=slung.plain").await.unwrap(), None);
     assert_eq!(connect(Some("slung.plain"), "").await.unwrap(), plain);
-    assert_eq!(connect(Some("slung.v1, bearer.secret, slung.plain"), "").await.unwrap(), plain);
-    for (protocols, path) in [(Some("slung.v1"), ""), (None, "?protocol=slung.v1"), (Some("bearer.x, slung.v7"), "")] {
+    assert_eq!(connect(Some("slung.v9, bearer.secret, slung.plain"), "").await.unwrap(), plain);
+    let v1 = Some(HeaderValue::from_static("slung.v1"));
+    assert_eq!(connect(Some("slung.v1, bearer.secret, slung.plain"), "").await.unwrap(), v1);
+    for (protocols, path) in [(Some("slung.v2"), ""), (None, "?protocol=slung.v2"), (Some("bearer.x, slung.v7"), "")] {
         let Err(Error::Http(refused)) = connect(protocols, path).await else { panic!("{protocols:?} {path}") };
         assert_eq!(refused.status(), 501);
         let body = String::from_utf8(refused.body().clone().unwrap()).unwrap();
         assert!(body.starts_with(r#"{"error":{"code":"protocol_not_supported","message":"slung.v"#), "{body}");
     }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_from_an_address_is_turned_away() {
+    let rig = Rig::with(ServerOptions { connections_per_address_max: 2, ..ServerOptions::default() }).await;
+    let mut first = rig.connect().await;
+    let second = rig.connect().await;
+    let turned_away = rig.raw("").await;
+    assert!(turned_away.starts_with("HTTP/1.1 503 "), "{turned_away}");
+    // Another address has its own.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let other = socket.connect(rig.addr).await.unwrap();
+    let (mut other, _) = tokio_tungstenite::client_async(rig.ws_url(), other).await.unwrap();
+    other.close(None).await.unwrap();
+    first.barrier().await;
+    second.close().await;
+    let stats = rig.backend.counters.snapshot();
+    assert_eq!((stats.connections_refused_by_address, stats.connections_refused), (1, 0));
+    // Once one has gone there is a place again.
+    while rig.backend.counters.snapshot().connections_now > 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    rig.connect().await.barrier().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use slung_model::SeriesKey;
-use slung_net::{Producers, QUEUE_BYTES_MAX, Server, ServerOptions, wire};
+use slung_net::{IN_FLIGHT_BYTES_MAX, Memory, Producers, QUEUE_BYTES_MAX, Server, ServerOptions, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -31,8 +31,14 @@ impl Rig {
     }
 
     pub(crate) async fn with(options: ServerOptions) -> Self {
+        Self::with_memory(options, IN_FLIGHT_BYTES_MAX).await
+    }
+
+    /// Everything in flight may take so many bytes.
+    pub(crate) async fn with_memory(options: ServerOptions, in_flight_bytes_max: usize) -> Self {
         let backend = Fake::new();
-        let producers = Producers::new(QUEUE_BYTES_MAX, Arc::clone(&backend.counters));
+        let memory = Memory::new(in_flight_bytes_max);
+        let producers = Producers::new(QUEUE_BYTES_MAX, memory, Arc::clone(&backend.counters));
         let behind: Arc<Fake> = Arc::clone(&backend);
         let server = Server::bind("127.0.0.1:0", options, behind, producers.clone()).await.unwrap();
         let addr = server.local_addr();
@@ -72,8 +78,13 @@ impl Rig {
 
     /// A connection that is a producer's, to write any bytes to.
     pub(crate) async fn raw_producer(&self) -> TcpStream {
+        self.raw_upgraded("").await
+    }
+
+    /// The same, with that behind the path.
+    pub(crate) async fn raw_upgraded(&self, parameters: &str) -> TcpStream {
         let mut tcp = TcpStream::connect(self.addr).await.unwrap();
-        tcp.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+        tcp.write_all(HANDSHAKE.replacen("GET /", &format!("GET /{parameters}"), 1).as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(PATIENCE, tcp.read_u8()).await.expect("an answer").unwrap());
