@@ -1,8 +1,7 @@
 //! How long one event takes: to be acknowledged, beside the disk alone; to come back as an alert.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,49 +11,53 @@ use crate::producer::{Message, Producer, Shape, single};
 use crate::server::{Process, workflow};
 use crate::{Result, Setting, percentile, tell};
 
-/// Acknowledgements and bare writes take turns, so many of each.
-const TURN: usize = 20;
 /// From one event to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// One bare write, as small as the file system's own pages are.
-fn append(file: &mut File) -> Result<Duration> {
+fn micros(time: Duration) -> String {
+    format!("{} µs", time.as_micros())
+}
+
+/// What one bare write takes, as small as a page is: it and the sync behind it.
+fn write(file: &mut File) -> Result<Duration> {
     let start = Instant::now();
     file.write_all(&[0x5a; 4096])?;
     file.sync_data()?;
     Ok(start.elapsed())
 }
 
-fn open(path: &Path) -> Result<File> {
-    Ok(OpenOptions::new().create(true).append(true).open(path)?)
-}
-
-/// One event at a time, each sent when the one before is acknowledged.
+/// One event at a time, each sent when the one before is acknowledged; beside writes that make a file longer, and writes into
+/// a file that has its length already, as the log's files do.
 pub(crate) fn ack(setting: &Setting, times: usize) -> Result<()> {
     let data = setting.data()?;
     let server = Process::slung(&setting.server, &data.path().join("data"), &[])?;
-    let mut file = open(&data.path().join("bare"))?;
+    let mut longer = File::create(data.path().join("longer"))?;
+    let mut written = File::create(data.path().join("written"))?;
+    written.write_all(&vec![0; 4096 * times])?;
+    written.sync_all()?;
+    written.rewind()?;
     let Producer { mut outgoing, mut incoming } = Producer::connect(server.addr, Shape::Batch.protocol())?;
-    let (mut acks, mut bare) = (Vec::new(), Vec::new());
-    let mut number = 0;
-    while acks.len() < times {
-        for _ in 0..TURN {
-            number += 1;
-            let event = single(Shape::Batch, START + number, 1.0, number.cast_unsigned());
-            let start = Instant::now();
-            outgoing.write_all(&event)?;
-            while !matches!(incoming.next()?, Message::Ack { through } if through == number.cast_unsigned()) {}
-            acks.push(start.elapsed());
-        }
-        for _ in 0..TURN {
-            bare.push(append(&mut file)?);
-        }
+    let (mut acks, mut appends, mut overwrites) = (Vec::new(), Vec::new(), Vec::new());
+    // In turns, so that all three meet the same machine.
+    for number in 1..=i64::try_from(times)? {
+        let event = single(Shape::Batch, START + number, 1.0, number.cast_unsigned());
+        let start = Instant::now();
+        outgoing.write_all(&event)?;
+        while !matches!(incoming.next()?, Message::Ack { through } if through == number.cast_unsigned()) {}
+        acks.push(start.elapsed());
+        appends.push(write(&mut longer)?);
+        overwrites.push(write(&mut written)?);
     }
-    let figures = |all: &mut [Duration]| (percentile(all, 50), percentile(all, 99));
-    let ((median, p99), (bare, bare_p99)) = (figures(&mut acks), figures(&mut bare));
-    tell("slung.v1, one event at a time, until acknowledged", format!("median {median:.0?}, p99 {p99:.0?}"));
-    tell("  a bare append of 4 KiB and fdatasync", format!("median {bare:.0?}, p99 {bare_p99:.0?}"));
-    tell("  median, of the bare one's", format!("{:.2}", median.as_secs_f64() / bare.as_secs_f64()));
+    let told = |what: &str, all: &mut [Duration]| {
+        let (median, p99) = (percentile(all, 50), percentile(all, 99));
+        tell(what, format!("median {}, p99 {}", micros(median), micros(p99)));
+        median
+    };
+    let median = told("slung.v1, one event at a time, until acknowledged", &mut acks);
+    for (what, all) in [("appended", &mut appends), ("over what is there", &mut overwrites)] {
+        let bare = told(&format!("  4 KiB {what}, and fdatasync"), all);
+        tell("    the acknowledgement's median, of that", format!("{:.2}", median.as_secs_f64() / bare.as_secs_f64()));
+    }
     Ok(())
 }
 
@@ -73,7 +76,7 @@ pub(crate) fn writeback(setting: &Setting, events: usize) -> Result<()> {
     let (least, most) = (medians[0], medians[medians.len() - 1]);
     tell(
         "event to alert, 1,000 a second",
-        format!("median {median:.0?} (by run {least:.0?} to {most:.0?}), p99 {p99:.0?}"),
+        format!("median {} (by run {} to {}), p99 {}", micros(median), micros(least), micros(most), micros(p99)),
     );
     tell("  answered one by one, the others by a later one", format!("{answered} of {sent}"));
     Ok(())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use slung_benches::cost::thread_cpu;
 
-use crate::producer::{Load, Message, Producer, Shape, count_of};
+use crate::producer::{Load, Message, PATIENCE, Producer, Shape, count_of};
 use crate::server::Process;
 use crate::{Result, Setting, median, mib, tell};
 
@@ -192,6 +192,10 @@ fn flood(setting: &Setting, senders: usize, time: Duration) -> Result<Flood> {
         }
         thread::sleep(time);
         let goodput = told().sum();
+        let patient = Instant::now() + PATIENCE;
+        while told().any(|events| events == 0) && Instant::now() < patient {
+            thread::sleep(Duration::from_millis(10));
+        }
         let memory = server.memory().map(|(_, peak)| peak);
         server.kill()?;
         Ok::<_, crate::Error>((goodput, memory?))

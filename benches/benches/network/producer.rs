@@ -37,80 +37,85 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) fn events_in_frame(self) -> usize {
-        if self == Self::Plain { 1 } else { BATCH }
-    }
-
     pub(crate) fn protocol(self) -> &'static str {
         if self == Self::Plain { "slung.plain" } else { "slung.v1" }
     }
 }
+
+/// Where eight bytes stand in a write, and what they are masked with.
+type Place = (usize, u64);
 
 /// A write's worth of frames, masked, as they go to the socket.
 pub(crate) struct Load {
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<usize>,
-    /// Where each timestamp stands, and what it is masked with.
-    stamps: Vec<(usize, u64)>,
+    /// Timestamp and value of each event.
+    events: Vec<(Place, Place)>,
     next: i64,
+    random: Random,
 }
 
 impl Load {
     /// Some 200 KB of frames. `sender` is part of the tags, so that no two of them write to the same series.
     pub(crate) fn new(shape: Shape, sender: usize) -> Self {
-        let frames =
-            if shape == Shape::Plain { 4_096 } else { 200_000 / (BATCH * if shape == Shape::Batch { 44 } else { 16 }) };
-        let mut random = Random::default();
-        let mut load = Self { bytes: Vec::new(), ends: Vec::new(), stamps: Vec::new(), next: START };
-        let mut event = 0;
-        for _ in 0..frames {
-            let (mut payload, mut stamps) = (Vec::new(), Vec::new());
+        let frames = match shape {
+            Shape::Plain => 4_096,
+            Shape::Batch => 5,
+            Shape::Block => 2 * SERIES,
+        };
+        let (bytes, ends, events) = (Vec::new(), Vec::new(), Vec::new());
+        let mut load = Self { bytes, ends, events, next: START, random: Random::default() };
+        for frame in 0..frames {
             match shape {
-                Shape::Plain => {}
-                Shape::Batch => payload.push(EVENTS),
-                Shape::Block => payload.push(BLOCK),
-            }
-            if shape == Shape::Block {
-                payload.extend(key_bytes(sender, load.ends.len() % SERIES));
-                payload.extend(u32::try_from(BATCH).expect("small").to_le_bytes());
-                stamps.extend((0..BATCH).map(|index| payload.len() + 8 * index));
-                payload.extend([0; 8 * BATCH]);
-                (0..BATCH).for_each(|_| payload.extend(random.value().to_le_bytes()));
-            } else {
-                for _ in 0..shape.events_in_frame() {
-                    stamps.push(payload.len());
-                    payload.extend(event_bytes(0, random.value(), &key_bytes(sender, event % SERIES)));
-                    event += 1;
+                Shape::Plain => load.push(&event_bytes(0, 0.0, &key_bytes(sender, frame % SERIES)), [(0, 8)]),
+                Shape::Batch => {
+                    let mut payload = vec![EVENTS];
+                    let mut places = Vec::new();
+                    for event in 0..BATCH {
+                        places.push((payload.len(), payload.len() + 8));
+                        payload.extend(event_bytes(0, 0.0, &key_bytes(sender, event % SERIES)));
+                    }
+                    load.push(&payload, places);
+                }
+                Shape::Block => {
+                    let mut payload = vec![BLOCK];
+                    payload.extend(key_bytes(sender, frame % SERIES));
+                    payload.extend(u32::try_from(BATCH).expect("small").to_le_bytes());
+                    let start = payload.len();
+                    payload.extend([0; 16 * BATCH]);
+                    load.push(&payload, (0..BATCH).map(|point| (start + 8 * point, start + 8 * (BATCH + point))));
                 }
             }
-            load.push(&payload, &stamps, random.bits());
         }
         load
     }
 
-    fn push(&mut self, payload: &[u8], stamps: &[usize], random: u64) {
-        let at = frame(BINARY, payload, random, &mut self.bytes);
-        let mask = mask_of(random);
-        let at_stamp =
-            |stamp: &usize| (at + stamp, u64::from_le_bytes(std::array::from_fn(|index| mask[(stamp + index) % 4])));
-        self.stamps.extend(stamps.iter().map(at_stamp));
+    /// Adds a frame, in which timestamps and values stand at those places.
+    fn push(&mut self, payload: &[u8], events: impl IntoIterator<Item = (usize, usize)>) {
+        let random = self.random.bits();
+        let (at, mask) = (frame(BINARY, payload, random, &mut self.bytes), mask_of(random));
+        let place =
+            |place: usize| (at + place, u64::from_le_bytes(std::array::from_fn(|index| mask[(place + index) % 4])));
+        self.events.extend(events.into_iter().map(|(timestamp, value)| (place(timestamp), place(value))));
         self.ends.push(self.bytes.len());
     }
 
     pub(crate) fn events(&self) -> usize {
-        self.stamps.len()
+        self.events.len()
     }
 
     pub(crate) fn frames(&self) -> usize {
         self.ends.len()
     }
 
-    /// The next frames, each event with a time that none had before.
+    /// The next frames, each event with a time that none had before, and any value.
     pub(crate) fn renew(&mut self) -> &[u8] {
-        for (at, mask) in &self.stamps {
-            let masked = self.next.cast_unsigned() ^ mask;
-            self.bytes[*at..at + 8].copy_from_slice(&masked.to_le_bytes());
+        let mut put =
+            |(at, mask): Place, bits: u64| self.bytes[at..at + 8].copy_from_slice(&(bits ^ mask).to_le_bytes());
+        for (timestamp, value) in &self.events {
+            put(*timestamp, self.next.cast_unsigned());
+            put(*value, self.random.value().to_bits());
             self.next += STEP;
         }
         &self.bytes
