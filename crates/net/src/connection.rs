@@ -78,6 +78,8 @@ struct Connection<'a> {
     /// Changes when something has become durable.
     durable: watch::Receiver<Seq>,
     durable_through: Seq,
+    /// It has changed, or was told anew.
+    disk_told: bool,
     /// Read, but the backend had no room for it.
     held: Option<Message>,
     /// The library holds bytes that were not written yet.
@@ -152,6 +154,7 @@ pub(crate) async fn serve(
         room: durable.clone(),
         durable,
         durable_through: Seq::default(),
+        disk_told: false,
         held: None,
         unflushed: false,
         blocked: false,
@@ -350,7 +353,7 @@ impl Connection<'_> {
                 // Without a sender nothing will be synced any more; the write then says what is wrong.
                 Ok(()) = self.room.changed() => return Ok(()),
                 () = tokio::time::sleep_until(retry) => return Ok(()),
-                Ok(()) = self.durable.changed(), if waits_for_disk => {}
+                Ok(()) = self.durable.changed(), if waits_for_disk => self.disk_told = true,
                 () = self.outbox.arrived(), if !self.blocked => {}
                 _ = tcp.writable(), if self.blocked => {}
             }
@@ -387,7 +390,7 @@ impl Connection<'_> {
             _ = tcp.readable(), if reading => {}
             _ = tcp.writable(), if self.blocked => {}
             () = self.outbox.arrived(), if !self.blocked && !closing => {}
-            Ok(()) = self.durable.changed(), if waits_for_disk && !closing => {}
+            Ok(()) = self.durable.changed(), if waits_for_disk && !closing => self.disk_told = true,
             _ = stop.changed(), if !closing => {}
             () = &mut self.watchdog.timer => {}
         }
@@ -425,6 +428,7 @@ impl Connection<'_> {
         if (self.blocked || self.unflushed) && !self.flush()? {
             return Ok(());
         }
+        self.check_storage()?;
         self.send_answers()?;
         // Not more than wait now: reading has its turn, and whatever comes later wakes this connection again.
         for _ in 0..self.outbox.len() {
@@ -446,16 +450,8 @@ impl Connection<'_> {
         let Some(answers) = self.intake.answers().filter(|_| self.deadline.is_none()) else { return Ok(()) };
         let nacks = std::mem::take(&mut answers.nacks);
         let through = if answers.acks.is_waiting() {
-            let durable = *self.durable.borrow_and_update();
-            let stands_still = durable == std::mem::replace(&mut self.durable_through, durable);
-            let through = answers.acks.durable(durable);
-            if stands_still
-                && through.is_none()
-                && let Err(WriteRefused::Storage(why)) = self.shared.backend.health()
-            {
-                return Err(End::Fail(CloseCode::Error, why));
-            }
-            through
+            self.durable_through = *self.durable.borrow_and_update();
+            answers.acks.durable(self.durable_through)
         } else {
             None
         };
@@ -465,6 +461,17 @@ impl Connection<'_> {
         if let Some(through) = through {
             add(&self.shared.counters.acks, 1);
             self.reply(&Reply::Ack { through })?;
+        }
+        Ok(())
+    }
+
+    /// Nothing will become durable any more where the store has failed. It tells of that by what was durable before.
+    fn check_storage(&mut self) -> Result<(), End> {
+        if std::mem::take(&mut self.disk_told)
+            && *self.durable.borrow() == self.durable_through
+            && let Err(WriteRefused::Storage(why)) = self.shared.backend.health()
+        {
+            return Err(End::Fail(CloseCode::Error, why));
         }
         Ok(())
     }

@@ -59,10 +59,9 @@ pub struct ServerOptions {
     pub header_bytes_max: usize,
     /// Header fields of a request. Default 64; more are answered 431.
     pub header_fields_max: usize,
-    /// The body of a request, bytes. Default 256 KiB. No route takes one yet: it is read, so that the client gets to
-    /// read the answer, and thrown away; a longer one is answered 413.
+    /// The body of a request, bytes. Default 8 MiB; a longer one is answered 413.
     pub body_bytes_max: usize,
-    /// How long a client has to send the body. Default 10 s; then 408.
+    /// How long a client has to send the body. Default 30 s; then 408.
     pub body_timeout: Duration,
     /// Live queries that are streamed over HTTP at once. Default 256: what people and dashboards watch. One more is
     /// answered 503. Every one costs work with each event that feeds it, and up to a full queue of updates where its
@@ -103,8 +102,8 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(10),
             header_bytes_max: 16 * 1024,
             header_fields_max: 64,
-            body_bytes_max: 256 * 1024,
-            body_timeout: Duration::from_secs(10),
+            body_bytes_max: 8 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
             live_streams_max: 256,
             live_keep_alive: Duration::from_secs(15),
             message_bytes_max: 256 * 1024,

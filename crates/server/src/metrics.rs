@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use slung_engine::Engine;
 use slung_host::{State, Workflow};
 use slung_live::Subscriber;
-use slung_net::Counters;
+use slung_net::{Counters, Memory};
 
 use crate::watch::WatchCounters;
 
@@ -32,11 +32,12 @@ impl Metrics {
     pub(crate) fn new(
         engine: Arc<Engine>,
         counters: Arc<Counters>,
+        memory: Memory,
         workflows: Arc<[RunningWorkflow]>,
         watched: Arc<WatchCounters>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Owners { engine, counters, workflows, watched }));
+        registry.register_collector(Box::new(Owners { engine, counters, memory, workflows, watched }));
         Self(registry)
     }
 
@@ -51,6 +52,7 @@ impl Metrics {
 struct Owners {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
+    memory: Memory,
     workflows: Arc<[RunningWorkflow]>,
     watched: Arc<WatchCounters>,
 }
@@ -146,6 +148,18 @@ impl Owners {
             "How often a producer was not read because the disk was behind",
             stats.busy_waits,
         )?;
+        out.counter("slung_acks", "Acks that were sent to producers; one may stand for many messages", stats.acks)?;
+        let help = "Connections that were closed because they did not read what was sent to them";
+        out.counter("slung_slow_readers", help, stats.slow_readers)?;
+        let help = "Connections that were closed because nothing was heard of them";
+        out.counter("slung_idle_closed", help, stats.idle_closed)?;
+        let help = "Connections that were closed because what is in flight took as much memory as it may";
+        out.counter("slung_no_memory", help, stats.no_memory)?;
+        let help = "Connections that were one too many from their address";
+        out.counter("slung_connections_refused_by_address", help, stats.connections_refused_by_address)?;
+        let help =
+            "Memory of what is in flight: unfinished messages, bodies of requests, messages that wait for producers";
+        out.gauge("slung_in_flight_bytes", help, self.memory.used() as u64)?;
         let help = "Messages from producers that were refused as a whole";
         out.counters("slung_frames_refused", help, "reason", stats.frames_refused)?;
         out.counter("slung_writebacks", "Messages that were queued to producers", stats.writebacks_sent)?;

@@ -10,10 +10,7 @@ use anyhow::Context;
 use slung_engine::Engine;
 use slung_host::{Host, HostOptions, Module, StartOptions};
 use slung_model::SystemClock;
-use slung_net::{
-    AllowRule, Counters, HttpClient, IN_FLIGHT_BYTES_MAX, Memory, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server,
-    ServerOptions,
-};
+use slung_net::{AllowRule, Counters, HttpClient, Memory, OutboundOptions, Producers, Server};
 use slung_store::{OsVfs, Recovery};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -78,7 +75,7 @@ pub(crate) struct Running {
 impl Running {
     /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, workflows, store, live } = config;
+        let Config { listen, data, allow_hosts, workflows, store, live, network } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
@@ -99,7 +96,8 @@ impl Running {
         });
 
         let counters = Arc::new(Counters::default());
-        let producers = Producers::new(QUEUE_BYTES_MAX, Memory::new(IN_FLIGHT_BYTES_MAX), Arc::clone(&counters));
+        let producers =
+            Producers::new(network.queue_bytes_max, Memory::new(network.in_flight_bytes_max), Arc::clone(&counters));
         let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
@@ -107,9 +105,15 @@ impl Running {
             modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
 
         let watched = Arc::new(WatchCounters::default());
-        let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
+        let metrics = Metrics::new(
+            Arc::clone(&engine),
+            counters,
+            producers.memory().clone(),
+            Arc::clone(&workflows),
+            Arc::clone(&watched),
+        );
         let backend = EngineBackend::new(Arc::clone(&engine), durable, commit_interval, metrics, watched);
-        let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
+        let server = Server::bind(listen, network.server, Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let addr = server.local_addr();
