@@ -12,6 +12,7 @@ mod properties;
 mod protocol;
 mod rig;
 mod shutdown;
+mod silence;
 mod v1;
 mod web;
 mod writeback;
