@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slung_benches::START;
 
-use crate::producer::{Message, Producer, Shape, single};
+use crate::producer::{Load, Message, Producer, Shape, single};
 use crate::server::{Process, workflow};
 use crate::{Result, Setting, percentile, tell};
 
@@ -61,35 +61,51 @@ pub(crate) fn ack(setting: &Setting, times: usize) -> Result<()> {
     Ok(())
 }
 
-/// 1,000 events a second through `threshold-alert`, each of which is answered.
+/// 1,000 events a second through `threshold-alert`, each of which is answered; by themselves, and beside a producer that sends
+/// as fast as it is read.
 pub(crate) fn writeback(setting: &Setting, events: usize) -> Result<()> {
-    let mut all = Vec::new();
-    let mut medians = Vec::new();
-    for _ in 0..setting.runs {
-        let mut latencies = alerts(setting, events)?;
-        medians.push(percentile(&mut latencies, 50));
-        all.append(&mut latencies);
+    for (what, flooded) in
+        [("event to alert, 1,000 a second", false), ("  the same, beside a sender at full speed", true)]
+    {
+        let (mut all, mut medians) = (Vec::new(), Vec::new());
+        for _ in 0..setting.runs {
+            let mut latencies = alerts(setting, events, flooded)?;
+            medians.push(percentile(&mut latencies, 50));
+            all.append(&mut latencies);
+        }
+        let (median, p99) = (percentile(&mut all, 50), percentile(&mut all, 99));
+        medians.sort_unstable();
+        let (least, most) = (medians[0], medians[medians.len() - 1]);
+        let by_run = format!("by run {} to {}", micros(least), micros(most));
+        tell(what, format!("median {} ({by_run}), p99 {}", micros(median), micros(p99)));
+        let (answered, sent) = (all.len(), events * setting.runs);
+        tell("    answered by themselves, the others with a later one", format!("{answered} of {sent}"));
     }
-    let (sent, answered) = (events * setting.runs, all.len());
-    let (median, p99) = (percentile(&mut all, 50), percentile(&mut all, 99));
-    medians.sort_unstable();
-    let (least, most) = (medians[0], medians[medians.len() - 1]);
-    tell(
-        "event to alert, 1,000 a second",
-        format!("median {} (by run {} to {}), p99 {}", micros(median), micros(least), micros(most), micros(p99)),
-    );
-    tell("  answered one by one, the others by a later one", format!("{answered} of {sent}"));
     Ok(())
 }
 
-fn alerts(setting: &Setting, events: usize) -> Result<Vec<Duration>> {
+fn alerts(setting: &Setting, events: usize, flooded: bool) -> Result<Vec<Duration>> {
     let data = setting.data()?;
     let config = data.path().join("slung.toml");
-    let text = "[workflows.alert]\nfile = FILE\n[workflows.alert.env]\nALERT_QUERY = \"AVG:temp:[]:[1h]\"\nALERT_BELOW = \"1000\"\n";
-    std::fs::write(&config, text.replace("FILE", &format!("{:?}", workflow("threshold-alert")?)))?;
+    let file = workflow("threshold-alert")?;
+    let text = format!(
+        "[workflows.alert]\nfile = {file:?}\n[workflows.alert.env]\nALERT_QUERY = \"AVG:temp:[from=s-0]:[1h]\"\n\
+         ALERT_BELOW = \"1000\"\n"
+    );
+    std::fs::write(&config, text)?;
     let config = config.to_str().ok_or("a path that is not UTF-8")?;
     let server = Process::slung(&setting.server, &data.path().join("data"), &["--config", config])?;
     server.wait_for_metric("slung_live_handles", 1.0)?;
+    if flooded {
+        let mut flood = Producer::connect(server.addr, Shape::Plain.protocol())?;
+        let mut load = Load::new(Shape::Plain, 1);
+        // Ends with the server.
+        thread::spawn(move || while flood.outgoing.write_all(load.renew()).is_ok() {});
+    }
+    paced(&server, events)
+}
+
+fn paced(server: &Process, events: usize) -> Result<Vec<Duration>> {
     let Producer { mut outgoing, mut incoming } = Producer::connect(server.addr, Shape::Plain.protocol())?;
     let first = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
     let last = first + i64::try_from(events)? - 1;
