@@ -180,8 +180,8 @@ pub(crate) fn key_end(bytes: &[u8], key_at: usize) -> Result<usize, WireError> {
 /// Where the event ends that the bytes begin with, by its lengths alone.
 ///
 /// # Errors
-/// As [`key_end`].
-pub(crate) fn event_end(bytes: &[u8]) -> Result<usize, WireError> {
+/// [`WireError::Short`], or [`WireError::Key`] where a length is over its limit.
+pub fn event_end(bytes: &[u8]) -> Result<usize, WireError> {
     key_end(bytes, KEY_AT)
 }
 
