@@ -244,7 +244,7 @@ mod tests {
                 mib(batch::DECODED_BYTES_MAX)
             ),
             format!("| any other body, which is ignored | {} KiB |", UNWANTED_BYTES_MAX >> 10),
-            format!("| what a write waits for the disk | {} s |", options.write_timeout.as_secs()),
+            format!("| what a write waits for room, and then for the disk | {} s |", options.write_timeout.as_secs()),
             format!("others wait | {} | `queries_max` |", options.queries_max),
             format!("| live queries that are streamed | {} |", options.live_streams_max),
             format!(
