@@ -33,8 +33,3 @@ pub use outbound::{
 pub use producers::{ProducerInfo, Producers, QUEUE_BYTES_MAX, WritebackError};
 pub use server::{Server, ServerOptions};
 pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};
-
-/// The page of the book, so that its example is compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/producers/rust.md")]
-struct BookExample;
