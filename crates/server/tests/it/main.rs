@@ -5,6 +5,7 @@ mod commands;
 mod directory;
 mod durability;
 mod feedback;
+mod full;
 mod guest;
 mod http;
 mod idle;

@@ -61,7 +61,12 @@ impl Server {
 
     /// The same on that port.
     pub(crate) fn start_at(listen: SocketAddr, data: &Path, args: &[&str]) -> Self {
-        let mut child = slung()
+        Self::start_by(slung(), listen, data, args)
+    }
+
+    /// The same by a command that runs the binary.
+    pub(crate) fn start_by(mut command: Command, listen: SocketAddr, data: &Path, args: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", &listen.to_string(), "--data"])
             .arg(data)
             .args(args)
