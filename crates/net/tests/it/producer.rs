@@ -530,7 +530,7 @@ fn collect(flushed: Result<(), ClientError>, refused: &mut BTreeSet<u64>) {
 
 proptest! {
     // A run that hangs takes long, and so would many shorter ones.
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 50, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_the_server_does_nothing_is_lost_or_out_of_order(
