@@ -16,12 +16,14 @@ mod outbound;
 mod producers;
 mod server;
 mod socket;
+mod stall;
 mod stats;
 pub mod v1;
 pub mod wire;
 
 pub use backend::{
-    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
+    WriteRefused,
 };
 pub use http::ErrorCode;
 pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};
