@@ -337,37 +337,27 @@ impl Backlog {
     }
 
     /// One message is refused.
-    pub(super) fn nack(
-        &mut self,
-        number: u64,
-        code: u16,
-        retryable: bool,
-        reason: &str,
-        now: Instant,
-    ) -> Result<(), Nonsense> {
+    pub(super) fn nack(&mut self, number: u64, code: u16, retryable: bool, reason: &str) -> Result<(), Nonsense> {
         let index = number.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
         let Some(index) = index.filter(|index| (self.acked..self.sent).contains(index)) else {
             return Err(Nonsense(format!("message {number} is refused, which is not waiting for an answer")));
         };
         self.kept[index].nack.get_or_insert_with(|| Nack { code, retryable, reason: reason.to_owned() });
         self.is_held = true;
-        self.settle(now);
         Ok(())
     }
 
     /// Lets go of what is done at the front, and begins again behind it where something has to be sent once more and all
-    /// that is on its way is answered.
+    /// that is on its way is answered. A refused message is, too, once an acknowledgement covers it.
     fn settle(&mut self, now: Instant) {
-        while self.sent > 0 {
+        while self.acked > 0 {
             let front = &self.kept[0];
-            match &front.nack {
-                None if self.acked > 0 => {}
-                Some(nack) if !nack.retryable && front.events == 1 => {}
-                _ => break,
+            if front.nack.as_ref().is_some_and(|nack| nack.retryable || front.events > 1) {
+                break;
             }
             let mut front = self.kept.pop_front().expect("it was looked at");
             self.bytes -= cost(&front);
-            (self.base, self.sent, self.acked) = (self.base + 1, self.sent - 1, self.acked.saturating_sub(1));
+            (self.base, self.sent, self.acked) = (self.base + 1, self.sent - 1, self.acked - 1);
             match front.nack.take() {
                 None => {
                     self.progress.acknowledged += front.events as u64;
@@ -376,13 +366,7 @@ impl Backlog {
                 Some(nack) => self.refuse(&front, nack, now),
             }
         }
-        if !self.is_held {
-            return;
-        }
-        let sent = self.kept.iter().take(self.sent).enumerate();
-        if sent.clone().all(|(_, kept)| kept.nack.is_none()) {
-            self.is_held = false;
-        } else if sent.clone().all(|(index, kept)| index < self.acked || kept.nack.is_some()) {
+        if self.is_held && self.acked == self.sent {
             self.rewind(now);
         }
     }
@@ -544,7 +528,7 @@ mod tests {
         push(&mut backlog, 7, now);
         assert_eq!(sent(&mut backlog, now), [0, 1, 2, 3]);
         backlog.ack(1, now).unwrap();
-        backlog.nack(2, 4, true, "full", now).unwrap();
+        backlog.nack(2, 4, true, "full").unwrap();
         assert!(sent(&mut backlog, now).is_empty());
         backlog.ack(3, now).unwrap();
         assert_eq!(backlog.next(now), Next::Nothing);
@@ -554,7 +538,7 @@ mod tests {
         assert_eq!(sent(&mut backlog, later), [1, 2, 3, 4]);
         assert_eq!(backlog.progress().acknowledged, 1);
         // Numbers go on.
-        assert!(backlog.ack(9, later).is_err() && backlog.nack(4, 1, false, "", later).is_err());
+        assert!(backlog.ack(9, later).is_err() && backlog.nack(4, 1, false, "").is_err());
         backlog.ack(8, later).unwrap();
         assert_eq!(backlog.progress().acknowledged, 5);
     }

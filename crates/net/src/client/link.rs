@@ -255,7 +255,7 @@ fn take(state: &mut State, frame: &Bytes, has_warned: &mut bool) -> Result<(), N
             if !std::mem::replace(has_warned, true) {
                 warn!("a message is refused{}: {reason}", if retryable { ", and sent again later" } else { "" });
             }
-            state.backlog.nack(number, code, retryable, reason, now)?;
+            state.backlog.nack(number, code, retryable, reason)?;
         }
         Some(Reply::Hello(_)) => return Err(Nonsense("a second hello".to_owned())),
         None => return Err(Nonsense("a frame of no known kind".to_owned())),

@@ -292,13 +292,14 @@ impl Connection {
 
     /// Thirteen things that a client must not believe.
     async fn garbage(&mut self, kind: usize) {
-        let number = self.received;
+        // What is on its way and was not read yet could be acknowledged: nobody would notice the lie.
+        let never_sent = self.received + self.window + 1;
         let nack = |number| Reply::Nack { number, code: 1, retryable: false, reason: "never sent" };
         let hello = Hello { window: 1 << 20, message_bytes_max: 1, commit_interval_ms: 0 };
         match kind % GARBAGE {
-            0 => return self.reply(Reply::Ack { through: number + 1 }).await,
+            0 => return self.reply(Reply::Ack { through: never_sent }).await,
             1 => return self.reply(Reply::Ack { through: u64::MAX }).await,
-            2 => return self.reply(nack(number + 1)).await,
+            2 => return self.reply(nack(never_sent)).await,
             3 => return self.reply(nack(0)).await,
             4 => return self.reply(nack(u64::MAX)).await,
             // As the first word it would be right.
