@@ -1,9 +1,9 @@
-//! How many events a workflow may write in a second.
+//! How often a workflow may do something in a second.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-/// Parts of an event in which a [`Bucket`] counts: it is filled by so many in each nanosecond for an event a second.
+/// Parts of a token in which a [`Bucket`] counts: it is filled by so many in each nanosecond for a token a second.
 const PARTS: u64 = 1_000_000_000;
 
 /// A token bucket: full at first, it holds what one second brings.
@@ -26,7 +26,7 @@ impl Bucket {
         self.per_second
     }
 
-    /// Takes one event out, if there is one.
+    /// Takes one out, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let nanos = now.saturating_duration_since(self.filled).as_nanos();
         // After a second it is full.

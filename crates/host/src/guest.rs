@@ -62,6 +62,7 @@ pub(crate) struct Guest {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) counters: Arc<Counters>,
     writes: Bucket,
+    http_calls: Bucket,
     journal: Arc<Journal>,
     stdout: LineBuffer,
     stderr: LineBuffer,
@@ -90,6 +91,7 @@ impl Guest {
             ticker,
             counters,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
+            http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
             journal,
             stdout: LineBuffer::new(Source::Stdout),
             stderr: LineBuffer::new(Source::Stderr),
@@ -116,6 +118,19 @@ impl Guest {
         self.counters.writes_refused.add(1);
         let max = self.writes.per_second();
         Err(format!("too many events: it may write {max} a second (`writes_per_second_max`)").into())
+    }
+
+    /// Lets one more HTTP request be made.
+    ///
+    /// # Errors
+    /// As for a write.
+    pub(crate) fn admit_http_call(&mut self) -> Result<(), Failed> {
+        if self.http_calls.take(Instant::now()) {
+            return Ok(());
+        }
+        self.counters.http_calls_refused.add(1);
+        let max = self.http_calls.per_second();
+        Err(format!("too many requests: it may make {max} a second (`http_calls_per_second_max`)").into())
     }
 
     /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.

@@ -158,13 +158,15 @@ fn writeback_ws(caller: &mut Call<'_>, producer: u64, data: u32) -> Result<i32, 
 /// Sends an HTTP request and gives the response's body.
 ///
 /// # Errors
-/// A Region, the method, the request, too long a response, or a guest without room for it.
+/// A Region, the method, one request too many in a second, the request itself, too long a response, or a guest without
+/// room for it.
 async fn writeback_http(caller: &mut Call<'_>, url: u32, body: u32, method: i32) -> Result<u32, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(&mut *caller);
     let method = HttpMethod::from_code(method).ok_or_else(|| format!("method {method} is none of 0 to 3"))?;
     let url = text(memory, url, "URL", limits::URL_BYTES_MAX)?;
     let body = argument(memory, body, "body", limits::HTTP_REQUEST_BYTES_MAX)?.to_vec();
+    guest.admit_http_call()?;
     let response = guest.world.writeback_http(method, url, body);
     let response = response.await.map_err(|refusal| Failed::Call(refusal.0))?;
     let (bytes, bytes_max) = (response.len(), limits::HTTP_RESPONSE_BYTES_MAX);

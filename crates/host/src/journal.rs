@@ -155,8 +155,8 @@ pub(crate) struct Throttle {
     /// Lines that may be logged now.
     tokens: u32,
     refilled: Option<Instant>,
-    /// What was logged last, and when.
-    last: Option<(String, Instant)>,
+    /// What was logged of late, and when, the oldest first.
+    recent: Vec<(String, Instant)>,
     hidden: u64,
 }
 
@@ -164,12 +164,15 @@ pub(crate) struct Throttle {
 const BURST_LINES: u32 = 20;
 /// Until one more may be logged.
 const REFILL: Duration = Duration::from_secs(1);
-/// Until the same reason is logged again, if no other one was in between.
+/// Until the same reason is logged again.
 const REPEAT: Duration = Duration::from_secs(60);
+
+/// Reasons of one function that are known again: one that calls three places, none of which it may, has three.
+const RECENT_MAX: usize = 8;
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { tokens: BURST_LINES, refilled: None, last: None, hidden: 0 }
+        Self { tokens: BURST_LINES, refilled: None, recent: Vec::new(), hidden: 0 }
     }
 }
 
@@ -182,16 +185,16 @@ impl Throttle {
             self.tokens = self.tokens.saturating_add(u32::try_from(refill).unwrap_or(u32::MAX)).min(BURST_LINES);
             self.refilled = Some(now);
         }
-        let repeated = self
-            .last
-            .as_ref()
-            .is_some_and(|(last, logged)| last == reason && now.saturating_duration_since(*logged) < REPEAT);
-        if repeated || self.tokens == 0 {
+        self.recent.retain(|(_, logged)| now.saturating_duration_since(*logged) < REPEAT);
+        if self.tokens == 0 || self.recent.iter().any(|(recent, _)| recent == reason) {
             self.hidden += 1;
             return None;
         }
         self.tokens -= 1;
-        self.last = Some((reason.to_owned(), now));
+        if self.recent.len() == RECENT_MAX {
+            self.recent.remove(0);
+        }
+        self.recent.push((reason.to_owned(), now));
         Some(std::mem::take(&mut self.hidden))
     }
 }
@@ -350,7 +353,16 @@ mod tests {
         }
         assert_eq!(throttle.pass("a", after(60)), Some(60));
         assert_eq!(throttle.pass("b", after(60)), Some(0), "another one at once");
-        assert_eq!(throttle.pass("a", after(60)), Some(0));
+        // In turns with others, too, as far as they are few.
+        for second in 61..120 {
+            assert_eq!(throttle.pass("a", after(second)), None);
+            assert_eq!(throttle.pass("b", after(second)), None);
+        }
+        assert_eq!(throttle.pass("b", after(120)), Some(2 * 59));
+        for n in 0..RECENT_MAX {
+            assert_eq!(throttle.pass(&n.to_string(), after(121)), Some(0));
+        }
+        assert_eq!(throttle.pass("b", after(121)), Some(0), "forgotten");
     }
 
     #[test]

@@ -71,6 +71,10 @@ pub struct StartOptions {
     /// 10,000: many more than alerts and derived series come to, and no more than some 3.5 GB of points a day, at 4 bytes
     /// each, from one that runs away. What is beyond that is refused to the workflow, not queued.
     pub writes_per_second_max: NonZeroU32,
+    /// HTTP requests that it may make in a second, at least 1, and as many at once after a second without any; by
+    /// default 10, which no receiver of alerts takes for an attack. What is beyond that is refused to the workflow, not
+    /// queued. A workflow waits for each of its requests, so there is never more than one of it at a time.
+    pub http_calls_per_second_max: NonZeroU32,
 }
 
 impl Default for StartOptions {
@@ -80,6 +84,7 @@ impl Default for StartOptions {
             env: Vec::new(),
             args: Vec::new(),
             writes_per_second_max: NonZeroU32::new(10_000).expect("10,000 is not 0"),
+            http_calls_per_second_max: NonZeroU32::new(10).expect("10 is not 0"),
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     pub(crate) busy_nanos: Counter,
     pub(crate) memory_bytes: Counter,
     pub(crate) writes_refused: Counter,
+    pub(crate) http_calls_refused: Counter,
     pub(crate) ok: [Counter; FUNCTIONS.len()],
     pub(crate) failed: [Counter; FUNCTIONS.len()],
 }
@@ -64,6 +65,9 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// Events that it was not let write because they were too many in a second; they are among the failed calls, too.
     pub writes_refused: u64,
+    /// HTTP requests that it was not let make because they were too many in a second; they are among the failed calls,
+    /// too.
+    pub http_calls_refused: u64,
     /// Lines that were not logged because there were too many.
     pub log_lines_dropped: u64,
 }
@@ -86,6 +90,7 @@ impl Counters {
             busy: Duration::from_nanos(self.busy_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
             writes_refused: self.writes_refused.get(),
+            http_calls_refused: self.http_calls_refused.get(),
             log_lines_dropped,
         }
     }

@@ -69,10 +69,14 @@ pub(crate) struct ServeArgs {
     /// A workflow to run; may be given several times.
     #[arg(long = "workflow", value_name = "NAME=FILE.wasm", value_parser = named_file)]
     pub(crate) workflows: Vec<(String, PathBuf)>,
-    /// A place that workflows may call by HTTP although it is not a public address on port 80 or 443: HOST[:PORT], or
-    /// addresses as CIDR; may be given several times.
+    /// A place that workflows may call by HTTP although it is not a public address on port 80 or 443: HOST[:PORT], where
+    /// HOST is a name, an address, addresses as CIDR, or a pattern such as *.example.com for the names below it (at public
+    /// addresses only); may be given several times.
     #[arg(long = "allow-host", value_name = "HOST[:PORT]|CIDR")]
     pub(crate) allow_hosts: Vec<String>,
+    /// Whether workflows may call public addresses on ports 80 and 443 that no --allow-host names [default: true].
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub(crate) allow_public: Option<bool>,
 }
 
 /// `slung write`
@@ -80,7 +84,11 @@ pub(crate) struct ServeArgs {
 #[command(after_help = "\
 CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or
 microseconds since 1970; `series` and `tags` (a JSON array) may be there too. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
-\"series\" and \"tags\". Which of the two it is shows in the first character. Example:
+\"series\" and \"tags\". Which of the two it is shows in the first character.
+
+Every event is sent again until the server has acknowledged it: it is on disk then, and survives a power cut. A server that
+restarts is waited for. The exit code is 1 where events were refused or may not be stored. Ctrl-C ends the reading, and
+waits for what was sent; a second one does not. Example:
   slung write temps.csv --series temperature --tag machine=1 --speed 3600x")]
 pub(crate) struct WriteArgs {
     /// File to read; `-` is stdin.
@@ -101,6 +109,9 @@ pub(crate) struct WriteArgs {
     /// How long to wait, after the last event, for what workflows still send, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub(crate) wait: f64,
+    /// How long to go on while the server acknowledges nothing, because it is away for instance, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) give_up: f64,
 }
 
 /// `slung query`

@@ -23,8 +23,10 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Where the data is.
     pub(crate) data: PathBuf,
-    /// What workflows may call beyond public addresses on ports 80 and 443.
+    /// What workflows may call beside public addresses on ports 80 and 443.
     pub(crate) allow_hosts: Vec<String>,
+    /// Whether they may call those without a rule in `allow_hosts`.
+    pub(crate) allow_public: bool,
     /// The workflows to run, by name.
     pub(crate) workflows: BTreeMap<String, WorkflowConfig>,
     /// How the history is kept.
@@ -65,17 +67,29 @@ pub(crate) struct WorkflowConfig {
     /// Events that it may write in a second; more are refused to it.
     #[serde(default = "writes_per_second_max")]
     pub(crate) writes_per_second_max: NonZeroU32,
+    /// HTTP requests that it may make in a second; more are refused to it.
+    #[serde(default = "http_calls_per_second_max")]
+    pub(crate) http_calls_per_second_max: NonZeroU32,
 }
 
 impl WorkflowConfig {
     /// That module, and everything else as by default.
     pub(crate) fn new(file: PathBuf) -> Self {
-        Self { file, env: BTreeMap::new(), writes_per_second_max: writes_per_second_max() }
+        Self {
+            file,
+            env: BTreeMap::new(),
+            writes_per_second_max: writes_per_second_max(),
+            http_calls_per_second_max: http_calls_per_second_max(),
+        }
     }
 }
 
 fn writes_per_second_max() -> NonZeroU32 {
     StartOptions::default().writes_per_second_max
+}
+
+fn http_calls_per_second_max() -> NonZeroU32 {
+    StartOptions::default().http_calls_per_second_max
 }
 
 impl Default for Config {
@@ -84,6 +98,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2077)),
             data: "slung-data".into(),
             allow_hosts: Vec::new(),
+            allow_public: true,
             workflows: BTreeMap::new(),
             store: slung_store::Options::default(),
             live: slung_live::Options::default(),
@@ -99,6 +114,7 @@ struct File {
     data: Option<PathBuf>,
     #[serde(default)]
     allow_hosts: Vec<String>,
+    allow_public: Option<bool>,
     #[serde(default)]
     workflows: BTreeMap<String, WorkflowConfig>,
     #[serde(default)]
@@ -123,6 +139,8 @@ struct NetworkFile {
     /// A size.
     body_max: Option<Size>,
     body_timeout: Option<String>,
+    write_timeout: Option<String>,
+    queries_max: Option<NonZeroUsize>,
     /// A size.
     message_max: Option<Size>,
     /// A size.
@@ -156,6 +174,7 @@ impl NetworkFile {
             (&self.connections_max, &mut server.connections_max),
             (&self.connections_per_address_max, &mut server.connections_per_address_max),
             (&self.header_fields_max, &mut server.header_fields_max),
+            (&self.queries_max, &mut server.queries_max),
             (&self.live_streams_max, &mut server.live_streams_max),
         ];
         for (given, option) in numbers {
@@ -165,6 +184,7 @@ impl NetworkFile {
         let times = [
             ("header_timeout", &self.header_timeout, &mut server.header_timeout),
             ("body_timeout", &self.body_timeout, &mut server.body_timeout),
+            ("write_timeout", &self.write_timeout, &mut server.write_timeout),
             ("idle_timeout", &self.idle_timeout, &mut server.idle_timeout),
             ("slow_reader_timeout", &self.slow_reader_timeout, &mut server.slow_reader_timeout),
             ("drain_timeout", &self.drain_timeout, &mut server.drain_timeout),
@@ -340,6 +360,7 @@ impl Config {
             listen: args.listen.or(file.listen).unwrap_or(default.listen),
             data: args.data.clone().or(file.data).unwrap_or(default.data),
             allow_hosts: file.allow_hosts,
+            allow_public: args.allow_public.or(file.allow_public).unwrap_or(default.allow_public),
             workflows: file.workflows,
             store: file.store.options().context("the configuration")?,
             live: file.live.options().context("the configuration")?,
@@ -407,39 +428,47 @@ mod tests {
             listen = "127.0.0.1:9"
             data = "here"
             allow_hosts = ["localhost:9000"]
+            allow_public = false
             [workflows.alert]
             file = "alert.wasm"
             env = { ALERT_BELOW = "60" }
             writes_per_second_max = 5
+            http_calls_per_second_max = 6
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
         assert_eq!(config.listen.port(), 9);
+        assert!(!config.allow_public);
         assert_eq!(config.data, PathBuf::from("here"));
         assert_eq!(config.workflows["alert"].file, PathBuf::from("alert.wasm"));
 
         let flags = ServeArgs {
             listen: Some("127.0.0.1:10".parse().unwrap()),
             allow_hosts: vec!["10.0.0.0/8".to_owned()],
+            allow_public: Some(true),
             workflows: vec![("alert".to_owned(), "new.wasm".into()), ("other".to_owned(), "other.wasm".into())],
             ..ServeArgs::default()
         };
         let config = load(text, flags).unwrap();
         assert_eq!(config.listen.port(), 10);
         assert_eq!(config.allow_hosts, ["localhost:9000", "10.0.0.0/8"]);
+        assert!(config.allow_public);
         assert_eq!(config.workflows["alert"].file, PathBuf::from("new.wasm"));
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
+        assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
         assert_eq!(config.workflows["other"], WorkflowConfig::new("other.wasm".into()));
     }
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        let error = |text| format!("{:#}", load(text, ServeArgs::default()).unwrap_err());
+        let error = |text: &str| format!("{:#}", load(text, ServeArgs::default()).unwrap_err());
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
         assert!(error("[workflows.a]\nenv = {}").contains("file"));
-        let none = error("[workflows.a]\nfile = \"a\"\nwrites_per_second_max = 0");
-        assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
+        for key in ["writes_per_second_max", "http_calls_per_second_max"] {
+            let none = error(&format!("[workflows.a]\nfile = \"a\"\n{key} = 0"));
+            assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
+        }
         assert!(error("[workflows.\"a b\"]\nfile = \"x\"").contains("\"a b\" is no workflow name"));
         let twice = ServeArgs {
             workflows: vec![("a".to_owned(), "x".into()), ("a".to_owned(), "y".into())],
@@ -506,7 +535,7 @@ mod tests {
     }
 
     /// What `NetworkFile` reads, as serde itself says it.
-    const NETWORK_KEYS: [&str; 17] = [
+    const NETWORK_KEYS: [&str; 19] = [
         "connections_max",
         "connections_per_address_max",
         "header_timeout",
@@ -514,6 +543,8 @@ mod tests {
         "header_fields_max",
         "body_max",
         "body_timeout",
+        "write_timeout",
+        "queries_max",
         "message_max",
         "v1_message_max",
         "v1_window",
@@ -559,7 +590,8 @@ mod tests {
         use clap::CommandFactory;
         let book = include_str!("../../../docs/getting-started.md");
         let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-        let File { listen, data, allow_hosts, workflows, store, live, network } = toml::from_str(example).unwrap();
+        let File { listen, data, allow_hosts, allow_public, workflows, store, live, network } =
+            toml::from_str(example).unwrap();
         assert_eq!(network.config().unwrap(), NetworkConfig::default(), "the example has the defaults");
         let section = example.split("[network]\n").nth(1).expect("the section");
         for key in NETWORK_KEYS {
@@ -576,11 +608,15 @@ mod tests {
         let named = slung_store::Options { retention_micros: None, disk_bytes_max: None, ..store.options().unwrap() };
         assert_eq!(named, default);
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
+        assert_eq!(allow_public, Some(Config::default().allow_public));
         assert!(!workflows.is_empty());
-        for WorkflowConfig { file: _, env, writes_per_second_max } in workflows.values() {
+        for WorkflowConfig { file: _, env, writes_per_second_max, http_calls_per_second_max } in workflows.values() {
             assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
+            assert_eq!(*http_calls_per_second_max, super::http_calls_per_second_max());
         }
-        assert!(example.contains("\nwrites_per_second_max = "), "where it is missing, it has its default, too");
+        for key in ["\nwrites_per_second_max = ", "\nhttp_calls_per_second_max = "] {
+            assert!(example.contains(key), "where it is missing, it has its default, too");
+        }
         for command in crate::cli::Cli::command().get_subcommands() {
             let row = format!("| `slung {}", command.get_name());
             assert!(book.contains(&row), "the table of commands has no row that starts with {row}");

@@ -1,14 +1,15 @@
 //! What there is to count, as OpenMetrics text: every number is read from its owner when somebody asks.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
 use slung_host::{State, Workflow};
 use slung_live::Subscriber;
@@ -168,6 +169,11 @@ impl Owners {
         let requests =
             stats.http_requests.into_iter().map(|(route, status, n)| ([("route", route), ("status", status)], n));
         out.labelled("slung_http_requests", "HTTP requests that were answered", requests)?;
+        let help = "HTTP requests that were answered with an error, by its code";
+        out.counters("slung_http_refused", help, "code", stats.http_refused)?;
+        out.counter("slung_http_events", "Events that came by HTTP and were stored", stats.http_events)?;
+        let help = "Bytes of the bodies that events came in by HTTP, as they came";
+        out.counter("slung_http_event_bytes", help, stats.http_event_bytes)?;
         let help = "Calls of workflows to the outside";
         out.counters("slung_outbound_calls", help, "outcome", stats.outbound_calls)
     }
@@ -197,6 +203,8 @@ impl Owners {
         })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
         each("slung_workflow_writes_refused", help, &|it| it.workflow.stats().writes_refused)?;
+        let help = "HTTP requests of the workflow that were refused because they were too many in a second";
+        each("slung_workflow_http_calls_refused", help, &|it| it.workflow.stats().http_calls_refused)?;
         let help = "Log lines of the workflow that were too many";
         each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
 
@@ -219,18 +227,36 @@ impl Owners {
     }
 }
 
+/// The units that there are, by how names end with them.
+static UNITS: LazyLock<[(&str, Unit); 2]> =
+    LazyLock::new(|| [("_bytes", Unit::Bytes), ("_micros", Unit::Other("micros".to_owned()))]);
+
 /// Writes metrics, each with its help. Counters get the suffix `_total` from the format.
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
+    /// Where a name ends with a unit, the format has a line for that, and adds it to the rest of the name.
+    fn descriptor<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let with_unit = UNITS.iter().find_map(|(suffix, unit)| Some((name.strip_suffix(suffix)?, unit)));
+        match with_unit {
+            Some((rest, unit)) => self.0.encode_descriptor(rest, help, Some(unit), kind),
+            None => self.0.encode_descriptor(name, help, None, kind),
+        }
+    }
+
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+        metric.encode(self.descriptor(name, help, metric.metric_type())?)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstGauge::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+        metric.encode(self.descriptor(name, help, metric.metric_type())?)
     }
 
     fn counters<'l>(
@@ -250,7 +276,7 @@ impl Writer<'_> {
         rows: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
     ) -> fmt::Result {
         let metric = ConstCounter::new(0_u64);
-        let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (labels, value) in rows {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }
@@ -265,7 +291,7 @@ impl Writer<'_> {
         rows: impl IntoIterator<Item = (&'l str, u64)>,
     ) -> fmt::Result {
         let metric = ConstGauge::new(0_u64);
-        let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (row, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&[(label, row)])?)?;
         }

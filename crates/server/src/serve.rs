@@ -80,7 +80,7 @@ impl Running {
 
     /// The same on other files than the system's.
     async fn start_on(vfs: Arc<dyn Vfs>, config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, workflows, store, live, network } = config;
+        let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
@@ -103,7 +103,10 @@ impl Running {
         let counters = Arc::new(Counters::default());
         let producers =
             Producers::new(network.queue_bytes_max, Memory::new(network.in_flight_bytes_max), Arc::clone(&counters));
-        let http = HttpClient::new(OutboundOptions { allow, ..OutboundOptions::default() }, Arc::clone(&counters));
+        let http = HttpClient::new(
+            OutboundOptions { allow, allow_public, ..OutboundOptions::default() },
+            Arc::clone(&counters),
+        );
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
         let workflows: Arc<[RunningWorkflow]> =
@@ -194,7 +197,7 @@ fn load(
     let host = Host::new(HostOptions::default())?;
     let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
     let mut modules = Vec::new();
-    for (name, WorkflowConfig { file, env, writes_per_second_max }) in workflows {
+    for (name, WorkflowConfig { file, env, writes_per_second_max, http_calls_per_second_max }) in workflows {
         let module = match compiled.get(&file) {
             Some(module) => module.clone(),
             None => {
@@ -205,7 +208,8 @@ fn load(
         };
         compiled.insert(file, module.clone());
         let (args, env) = (vec![name.clone()], env.into_iter().collect());
-        modules.push((StartOptions { args, name, env, writes_per_second_max }, module));
+        let options = StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max };
+        modules.push((options, module));
     }
     Ok((host, modules))
 }

@@ -18,8 +18,25 @@ use tracing::warn;
 
 use crate::feedback::Feedback;
 
-/// Until a workflow's partial answers are worth another line in the log.
-const PARTIAL_REPEAT: Duration = Duration::from_secs(60);
+/// Until the same matter of a workflow is worth another line in the log.
+const WARN_REPEAT: Duration = Duration::from_secs(60);
+
+/// When the log last had a word on something.
+#[derive(Default)]
+struct Warned(Mutex<Option<Instant>>);
+
+impl Warned {
+    /// Whether it is to have one again.
+    fn is_due(&self) -> bool {
+        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = warned.is_none_or(|before| now.saturating_duration_since(before) >= WARN_REPEAT);
+        if due {
+            *warned = Some(now);
+        }
+        due
+    }
+}
 
 /// The parts that every workflow's world shares.
 #[derive(Clone)]
@@ -38,8 +55,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct WorkflowWorld {
     name: String,
     around: Surroundings,
-    /// When the log last had a word on partial answers.
-    warned: Mutex<Option<Instant>>,
+    warned_partial: Warned,
+    warned_status: Warned,
     subscription: Arc<Subscription>,
     feedback: Feedback,
 }
@@ -61,15 +78,13 @@ impl WorkflowWorld {
     pub(crate) fn new(name: String, around: Surroundings) -> Self {
         let (engine, subscriber) = (Arc::clone(&around.engine), around.engine.subscriber());
         let subscription = Arc::new(Subscription { engine, subscriber });
-        Self { name, around, warned: Mutex::default(), subscription, feedback: Feedback::default() }
+        let (warned_partial, warned_status) = (Warned::default(), Warned::default());
+        Self { name, around, warned_partial, warned_status, subscription, feedback: Feedback::default() }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
     fn warn_partial(&self, query: &Query, damage: &Damage) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if warned.is_none_or(|before| now.saturating_duration_since(before) >= PARTIAL_REPEAT) {
-            *warned = Some(now);
+        if self.warned_partial.is_due() {
             warn!("workflow {}: the answer to {query} is a partial one: {damage}", self.name);
         }
     }
@@ -191,9 +206,9 @@ impl World for WorkflowWorld {
                 HttpMethod::Delete => slung_net::HttpMethod::Delete,
             };
             let response = self.around.http.send(method, &url, body).await.map_err(refusal)?;
-            if !(200..300).contains(&response.status) {
-                // The guest gets the body, as the contract says, but no status: the operator is told.
-                warn!("{url} answered a workflow with status {}", response.status);
+            // The guest gets the body, as the contract says, but no status: the operator is told.
+            if !(200..300).contains(&response.status) && self.warned_status.is_due() {
+                warn!("workflow {}: {url} answered with status {}", self.name, response.status);
             }
             Ok(response.body.into())
         }

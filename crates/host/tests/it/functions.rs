@@ -122,6 +122,41 @@ fn writeback_http() {
     }
 }
 
+/// As with events, and each of them has its own limit.
+#[test]
+fn requests_beyond_the_limit_are_refused_and_not_made() {
+    let module = guest(&format!(
+        r#"{} {} {} {} (func (export "call") (result i32) (local $left i32)
+            (local.set $left (i32.const 200))
+            (loop $again
+                (drop (call $http (i32.const 100) (i32.const 16) (i32.const 1)))
+                (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+            (call $say32 (call $write_event (i32.const 200) (i32.const 300) (i32.const 400)))
+            (drop (call $http (i32.const 100) (i32.const 16) (i32.const 9)))
+            (i32.const 0))"#,
+        text(100, "http://example.com/"),
+        text(200, "1700000000000000"),
+        text(300, "21.5"),
+        text(400, "series=temp"),
+    ));
+    let http_calls_per_second_max = NonZeroU32::MIN;
+    let start = StartOptions { http_calls_per_second_max, ..StartOptions::default() };
+    let world = Fake::new();
+    world.respond(Some(Ok(Vec::new())));
+    let ended = start_in(&module, world, options(), start).end();
+    assert_eq!(ended.state, State::Done);
+    let made = ended.world.asked().iter().filter(|asked| matches!(asked, Asked::Http(..))).count() as u64;
+    // A slow machine takes some seconds, and has some more.
+    assert!((1..100).contains(&made), "{made}");
+    assert_eq!((ended.said.as_slice(), ended.stats.http_calls_refused), ([0].as_slice(), 200 - made));
+    let calls = ended.stats.calls[HostFunction::WritebackHttp.index()];
+    assert_eq!((calls.ok, calls.failed), (made, 201 - made), "the last one is wrong, and takes no place");
+    assert_eq!(ended.stats.writes_refused, 0);
+    let refused = "too many requests: it may make 1 a second (`http_calls_per_second_max`)";
+    assert_eq!(ended.lines[0], format!("WARN host: u_writeback_http failed: {refused}"));
+    assert_eq!(ended.lines.iter().filter(|line| line.contains("too many requests")).count(), 1, "{:?}", ended.lines);
+}
+
 #[test]
 fn http_answers_that_are_no_region() {
     let call = format!(

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::rules::{AllowRule, Refusal, judge};
+use super::rules::{Refusal, Rules};
 use super::target::{Host, Target};
 
 /// How names become addresses. Replaced in tests.
@@ -39,6 +39,9 @@ impl Resolve for SystemResolver {
     }
 }
 
+/// The last step, TCP to an address that was judged. The tests put a recorder there.
+pub(super) type Dial = Arc<dyn Fn(SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
@@ -55,8 +58,9 @@ pub(super) enum ConnectError {
 /// Connects to where the rules allow it.
 #[derive(Clone)]
 pub(super) struct Connector {
-    pub(super) rules: Arc<[AllowRule]>,
+    pub(super) rules: Rules,
     pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) dial: Dial,
     pub(super) timeout: Duration,
 }
 
@@ -74,20 +78,20 @@ impl Connector {
                 Err(error) => return Err(ConnectError::Resolve { host, why: error.to_string() }),
             },
         };
-        judge(&target, &addresses, &self.rules)?;
-        connect_to_one(&addresses, target.port, Instant::now() + self.timeout)
+        self.rules.judge(&target, &addresses)?;
+        connect_to_one(&self.dial, &addresses, target.port, Instant::now() + self.timeout)
             .await
             .map_err(|error| ConnectError::Connect { host, why: error.to_string() })
     }
 }
 
 /// The first that answers. One that does not must leave time for the others.
-async fn connect_to_one(addresses: &[IpAddr], port: u16, deadline: Instant) -> io::Result<TcpStream> {
+async fn connect_to_one(dial: &Dial, addresses: &[IpAddr], port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for (index, address) in addresses.iter().enumerate() {
         let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
-        last = match tokio::time::timeout(share, TcpStream::connect(SocketAddr::new(*address, port))).await {
+        last = match tokio::time::timeout(share, dial(SocketAddr::new(*address, port))).await {
             Ok(Ok(tcp)) => {
                 tcp.set_nodelay(true)?;
                 return Ok(tcp);

@@ -4,6 +4,8 @@ mod connect;
 mod rules;
 mod special;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 use std::io;
@@ -19,12 +21,14 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 pub use connect::{Resolve, SystemResolver};
 pub use rules::{AllowRule, Refusal, RuleError};
 
-use self::connect::{ConnectError, Connector, Timed};
+use self::connect::{ConnectError, Connector, Dial, Timed};
+use self::rules::Rules;
 use self::target::Target;
 use crate::stats::{Counters, OutboundOutcome};
 
@@ -38,8 +42,10 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What an [`HttpClient`] may do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboundOptions {
-    /// Where calls may go beyond public addresses on ports 80 and 443. Default: nowhere.
+    /// Where calls may go, beside public addresses on ports 80 and 443. Default: nowhere.
     pub allow: Vec<AllowRule>,
+    /// Whether calls may go to public addresses on ports 80 and 443 without a rule that names them. Default true.
+    pub allow_public: bool,
     /// From the name to a connection, TLS included. Default 3 s.
     pub connect_timeout: Duration,
     /// The whole call, to the last byte of the response. Default 10 s.
@@ -54,6 +60,7 @@ impl Default for OutboundOptions {
     fn default() -> Self {
         Self {
             allow: Vec::new(),
+            allow_public: true,
             connect_timeout: Duration::from_secs(3),
             total_timeout: Duration::from_secs(10),
             request_bytes_max: 256 * 1024,
@@ -202,8 +209,20 @@ impl HttpClient {
         resolver: Arc<dyn Resolve>,
         tls: Option<ClientConfig>,
     ) -> Self {
+        let dial: Dial = Arc::new(|address| Box::pin(TcpStream::connect(address)));
+        Self::with_dial(options, counters, resolver, tls, dial)
+    }
+
+    fn with_dial(
+        options: OutboundOptions,
+        counters: Arc<Counters>,
+        resolver: Arc<dyn Resolve>,
+        tls: Option<ClientConfig>,
+        dial: Dial,
+    ) -> Self {
         let timeout = options.connect_timeout;
-        let connector = Connector { rules: options.allow.as_slice().into(), resolver, timeout };
+        let rules = Rules { named: options.allow.as_slice().into(), public: options.allow_public };
+        let connector = Connector { rules, resolver, dial, timeout };
         let http = client(connector.clone(), timeout);
         Self(Arc::new(Inner { options, counters, connector, http, https: OnceCell::new(), tls }))
     }

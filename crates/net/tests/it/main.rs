@@ -3,16 +3,26 @@
 
 mod backend;
 mod book;
+mod crowd;
+mod delivery;
 mod frames;
+mod framing;
+mod fuzz;
 mod http_api;
+mod http_events;
+mod http_reads;
 mod live;
 mod load;
 mod outbound;
+mod producer;
 mod properties;
 mod protocol;
+mod rfc6455;
 mod rig;
+mod scripted;
 mod shutdown;
 mod silence;
+mod targets;
 mod v1;
 mod web;
 mod writeback;

@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use slung_net::{Counters, HttpClient, HttpMethod, OutboundError, OutboundOptions, Refusal, Resolve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::backend::row;
 use crate::rig::nobody;
@@ -203,6 +204,88 @@ async fn a_redirect_is_an_answer_and_not_followed() {
     let answer = client.send(HttpMethod::Get, &format!("http://{addr}/error"), "").await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (500, &b"a page"[..]));
     assert_eq!((outcome(&counters, "status"), outcome(&counters, "success")), (2, 0));
+}
+
+/// A workflow gets what was sent, and nothing that is small on the wire and large in memory.
+#[tokio::test]
+async fn what_is_compressed_stays_compressed() {
+    const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\0\0\x83\x16\xdc\x8c\x01\0\0\0";
+    let (addr, seen) = web::serve(|_| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", GZIP.len());
+        Some([head.as_bytes(), GZIP].concat())
+    })
+    .await;
+    let (client, _) = local_client();
+    assert_eq!(client.send(HttpMethod::Get, &format!("http://{addr}/"), "").await.unwrap().body, GZIP);
+    assert!(!seen.requests()[0].contains("encoding"), "{}", seen.requests()[0]);
+}
+
+/// The environment belongs to the whole process, so this starts one: this program once more, with a test that knows
+/// each byte of its requests.
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    let (proxy, seen) = web::serve(|_| ok("200 OK", b"by the proxy")).await;
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "outbound::a_call_is_what_was_asked_for_and_nothing_more"]);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        again.env(name, format!("http://{proxy}"));
+    }
+    again.env_remove("NO_PROXY").env_remove("no_proxy");
+    let output = tokio::task::spawn_blocking(move || again.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    assert_eq!(seen.connections(), 0);
+}
+
+/// The ways in which an answer ends, and answers that are none.
+#[tokio::test]
+async fn every_way_to_end_an_answer_is_read_and_what_breaks_off_is_no_answer() {
+    /// Status and body, where it is an answer.
+    type Expected = Option<(u16, &'static str)>;
+    const ANSWERS: &[(&str, &str, Expected)] = &[
+        ("length", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", Some((200, "body"))),
+        (
+            "chunked",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3;x=y\r\nody\r\n0\r\nT: r\r\n\r\n",
+            Some((200, "body")),
+        ),
+        ("close", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody", Some((200, "body"))),
+        ("1.0", "HTTP/1.0 200 OK\r\n\r\nbody", Some((200, "body"))),
+        ("none", "HTTP/1.1 204 No Content\r\n\r\n", Some((204, ""))),
+        ("informed", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 202 A\r\nContent-Length: 1\r\n\r\nb", Some((202, "b"))),
+        ("odd", "HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n", Some((999, ""))),
+        ("short", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbody", None),
+        ("cut", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n", None),
+        ("lengths", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody", None),
+        ("chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nbody\r\n0\r\n\r\n", None),
+        ("negative", "HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\nbody", None),
+        ("status", "HTTP/1.1 20 OK\r\n\r\n", None),
+        ("version", "HTTP/3.0 200 OK\r\nContent-Length: 0\r\n\r\n", None),
+        ("head", "HTTP/1.1 200 OK\r\nContent-Le", None),
+        ("nothing", "", None),
+    ];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for (_, answer, _) in ANSWERS {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = tcp.read(&mut request).await;
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    for (what, answer, expected) in ANSWERS {
+        // A new one each time: what is left of a connection that was closed is not to be mistaken for the next answer.
+        let (client, _) = local_client();
+        let got = client.send(HttpMethod::Get, &format!("http://{addr}/"), "").await;
+        match (got, expected) {
+            (Ok(got), Some((status, body))) => {
+                assert_eq!((got.status, &got.body[..]), (*status, body.as_bytes()), "{what}: {answer:?}");
+            }
+            (Err(OutboundError::Http(_)), None) => {}
+            (got, _) => panic!("{what}: {answer:?} is {got:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ const IMPORTS: &str = r#"
     (import "env" "u_query_live" (func $query_live (param i32) (result i64)))
     (import "env" "u_poll_handle" (func $poll (param i64) (result i32)))
     (import "env" "u_write_event" (func $write_event (param i32 i32 i32) (result i32)))
-    (import "env" "u_writeback_ws" (func $writeback_ws (param i64 i32) (result i32)))"#;
+    (import "env" "u_writeback_ws" (func $writeback_ws (param i64 i32) (result i32)))
+    (import "env" "u_writeback_http" (func $writeback_http (param i32 i32 i32) (result i32)))"#;
 
 /// What the host allocates is given up with the next poll.
 const ALLOCATE: &str = r#"

@@ -6,6 +6,7 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::guest;
 use crate::server::{Server, workflow};
 
 const AT: i64 = 1_700_000_000_000_000;
@@ -145,6 +146,39 @@ async fn webhook_calls_out_only_where_the_operator_allowed_it() {
     assert!(producer.message().await.contains("seen"));
     let line = allowed.wait_for_log("status 503");
     assert!(line.contains(&url), "{line}");
+}
+
+/// A workflow that calls without a pause what it may not, and what nobody has named: the operator hears of each once, with
+/// what he has to set.
+#[tokio::test]
+async fn a_workflow_that_calls_too_often_is_refused_and_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let call = |at: u32| format!("(drop (call $writeback_http (i32.const {at}) (i32.const 4096) (i32.const 1)))");
+    let texts = [":temp:[]", "http://198.41.0.4/", "http://127.0.0.1:9/", "{}"];
+    guest::polling(&folder.path().join("caller.wasm"), &texts, &(call(2048) + &call(3072)).repeat(10));
+    let config = folder.path().join("slung.toml");
+    let section = "allow_public = false\n[workflows.caller]\nfile = \"caller.wasm\"\nhttp_calls_per_second_max = 2\n";
+    std::fs::write(&config, section).unwrap();
+    let started = std::time::Instant::now();
+    let server = Server::start(&folder.path().join("data"), &["--config", config.to_str().unwrap()]);
+    server.wait_until("it has called for some seconds", |server| {
+        server.metric(r#"slung_workflow_calls_total{workflow="caller",function="u_writeback_http",outcome="failed"}"#)
+            > 40.0
+    });
+    let (refused, seconds) = (server.metric("slung_outbound_calls_total{outcome=\"refused\"}"), started.elapsed());
+    assert!(refused >= 2.0 && refused <= 2.0 * (1.0 + seconds.as_secs_f64()), "{refused} calls in {seconds:?}");
+    assert!(server.metric("slung_workflow_http_calls_refused_total") >= 20.0);
+    let log = server.log();
+    for reason in [
+        "198.41.0.4 is not named (allow_public is false); --allow-host 198.41.0.4:80 allows it",
+        "127.0.0.1 is at 127.0.0.1, a special address (loopback); --allow-host 127.0.0.1:9 allows it",
+        "too many requests: it may make 2 a second (`http_calls_per_second_max`)",
+    ] {
+        let lines = log.lines().filter(|line| line.contains(&format!("u_writeback_http failed: {reason}"))).count();
+        // A reason that repeats is logged again after a minute.
+        assert!((1..=1 + seconds.as_secs() as usize / 60).contains(&lines), "{lines} of {reason} in {log}");
+    }
+    assert!(server.terminate().success());
 }
 
 #[tokio::test]
