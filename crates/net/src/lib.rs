@@ -16,12 +16,14 @@ mod outbound;
 mod producers;
 mod server;
 mod socket;
+mod stall;
 mod stats;
 pub mod v1;
 pub mod wire;
 
 pub use backend::{
-    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
+    WriteRefused,
 };
 pub use http::ErrorCode;
 pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};
@@ -32,8 +34,3 @@ pub use outbound::{
 pub use producers::{ProducerInfo, Producers, QUEUE_BYTES_MAX, WritebackError};
 pub use server::{Server, ServerOptions};
 pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};
-
-/// The page of the book, so that its example is compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/producers/rust.md")]
-struct BookExample;

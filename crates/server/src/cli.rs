@@ -119,10 +119,15 @@ pub(crate) struct WriteArgs {
 #[command(after_help = "\
 Examples:
   slung query 'AVG:temperature:[machine=1]:[1h]'
+  slung query 'MAX:temperature:[]:[1d]' --step 1h
   slung query 'COUNT:temperature:[]' --json")]
 pub(crate) struct QueryArgs {
     /// The query, for example `AVG:temp:[sensor=1]:[5m]`.
     pub(crate) query: String,
+    /// A value for each stretch of that length, a line each with the time (UTC) at which it begins; without points there is
+    /// none.
+    #[arg(long, value_name = "TIME", value_parser = step)]
+    pub(crate) step: Option<i64>,
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
     pub(crate) url: String,
@@ -291,6 +296,11 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(times) if f64::is_finite(times) && times > 0.0 => Ok(times),
         _ => Err("expected a factor above 0, for example 60x".to_owned()),
     }
+}
+
+/// Microseconds.
+fn step(text: &str) -> Result<i64, String> {
+    slung_model::duration_micros(text).map_err(|error| error.what)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -490,3 +490,91 @@ fn only_event(message: &[u8]) -> (SeriesKey, i64, f64) {
     let event = wire::decode_event(&message[1..]).expect(OWN);
     (event.to_key(), event.timestamp(), event.value())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a connection with that window, a message for each event.
+    fn backlog(window: u32) -> Backlog {
+        let mut backlog = Backlog::new(&ProducerOptions { batch_events_max: 1, ..ProducerOptions::default() });
+        backlog.connected(Hello { window, message_bytes_max: 1 << 20, commit_interval_ms: 5 });
+        backlog
+    }
+
+    fn push(backlog: &mut Backlog, count: i64, now: Instant) {
+        let key = SeriesKey::new("s", ["t"]).unwrap();
+        for timestamp in 0..count {
+            backlog.push(timestamp, 1.0, &key, now).unwrap();
+        }
+    }
+
+    /// The timestamps of what is to be sent now.
+    fn sent(backlog: &mut Backlog, now: Instant) -> Vec<i64> {
+        let next = || match backlog.next(now) {
+            Next::Send(message) => Some(only_event(&message).1),
+            _ => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn no_more_is_on_its_way_than_the_window_has() {
+        let now = Instant::now();
+        let mut backlog = backlog(3);
+        push(&mut backlog, 7, now);
+        assert_eq!(sent(&mut backlog, now), [0, 1, 2]);
+        backlog.ack(2, now).unwrap();
+        assert_eq!(sent(&mut backlog, now), [3, 4]);
+        backlog.ack(1, now).expect("what is known already");
+        assert!(sent(&mut backlog, now).is_empty());
+        backlog.disconnected(now);
+        assert_eq!(sent(&mut backlog, now), [2, 3, 4]);
+        backlog.ack(3, now).unwrap();
+        assert_eq!(sent(&mut backlog, now), [5, 6]);
+        backlog.ack(5, now).unwrap();
+        assert!(backlog.is_empty() && backlog.bytes == 0 && backlog.waiting_since().is_none());
+    }
+
+    /// Else a stream that never pauses would never be answered as a whole, and the refused message stay where it is.
+    #[test]
+    fn nothing_follows_a_refused_message_until_all_before_is_answered() {
+        let now = Instant::now();
+        let mut backlog = backlog(4);
+        push(&mut backlog, 7, now);
+        assert_eq!(sent(&mut backlog, now), [0, 1, 2, 3]);
+        backlog.ack(1, now).unwrap();
+        backlog.nack(2, 4, true, "full", now).unwrap();
+        assert!(sent(&mut backlog, now).is_empty());
+        backlog.ack(3, now).unwrap();
+        assert_eq!(backlog.next(now), Next::Nothing);
+        backlog.ack(4, now).unwrap();
+        let later = now + backlog.retry_delay;
+        assert_eq!(backlog.next(now), Next::At(later));
+        assert_eq!(sent(&mut backlog, later), [1, 2, 3, 4]);
+        assert_eq!(backlog.progress().acknowledged, 1);
+        // Numbers go on.
+        assert!(backlog.ack(9, later).is_err() && backlog.nack(4, 1, false, "", later).is_err());
+        backlog.ack(8, later).unwrap();
+        assert_eq!(backlog.progress().acknowledged, 5);
+    }
+
+    #[test]
+    fn an_event_waits_for_others_only_behind_one_that_is_on_its_way() {
+        let now = Instant::now();
+        let mut backlog = Backlog::new(&ProducerOptions::default());
+        backlog.connected(Hello { window: 4, message_bytes_max: 1 << 20, commit_interval_ms: 5 });
+        push(&mut backlog, 1, now);
+        assert_eq!(sent(&mut backlog, now), [0]);
+        push(&mut backlog, 1, now);
+        let due = now + backlog.linger;
+        assert_eq!(backlog.next(now), Next::At(due));
+        assert!(matches!(backlog.next(due), Next::Send(_)));
+        push(&mut backlog, 1, now);
+        backlog.hurry();
+        assert!(matches!(backlog.next(now), Next::Send(_)));
+        assert!(!backlog.is_settled(1));
+        backlog.ack(3, now).unwrap();
+        assert!(backlog.is_settled(3) && !backlog.is_settled(4));
+    }
+}

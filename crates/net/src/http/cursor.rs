@@ -39,11 +39,13 @@ impl Cursor {
     }
 }
 
-/// FNV-1a. It keeps nobody from making up a cursor, who gets points of his own query for it; it finds those of another
-/// query and those that were cut.
+/// CRC-32. It keeps nobody from making up a cursor, who gets points of his own query for it; it finds those of another query
+/// and those that were cut.
 fn checksum(query: &str, words: &[i64]) -> u32 {
-    let bytes = query.bytes().chain(words.iter().flat_map(|word| word.to_le_bytes()));
-    bytes.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(query.as_bytes());
+    words.iter().for_each(|word| sum.update(&word.to_le_bytes()));
+    sum.finalize()
 }
 
 #[cfg(test)]

@@ -37,6 +37,19 @@ async fn flush(producer: &Producer) -> Result<(), ClientError> {
     timeout(PATIENCE, producer.flush()).await.expect("it ends in time")
 }
 
+async fn close(producer: &Producer) -> Result<(), ClientError> {
+    timeout(PATIENCE, producer.close()).await.expect("it ends in time")
+}
+
+async fn until(wish: impl Fn() -> bool) {
+    let reached = async {
+        while !wish() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, reached).await.expect("it never happened");
+}
+
 /// Sends values counting up from 0, at times counting up from [`NOW`].
 async fn send(producer: &Producer, values: std::ops::Range<u32>) {
     for value in values {
@@ -78,9 +91,7 @@ async fn what_nobody_flushes_leaves_by_itself() {
     let producer = connect(&server, ProducerOptions::default()).await;
     // The second waits behind the first, but not for a full message.
     send(&producer, 0..2).await;
-    while producer.progress().acknowledged < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| producer.progress().acknowledged == 2).await;
     assert_eq!(values(&server), [0.0, 1.0]);
 }
 
@@ -154,9 +165,7 @@ async fn a_bad_event_is_told_and_the_others_of_its_message_are_stored() {
     // A block, too, and to who never flushes.
     let points: Vec<_> = (0..500).map(|n| (NOW + n, if n % 100 == 7 { BAD } else { n as f64 })).collect();
     producer.send_block(&key(1), &points).await.unwrap();
-    while producer.progress().refused < 7 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| producer.progress().refused == 7).await;
     let refused = producer.take_refused().unwrap();
     assert!(refused.events.iter().all(|event| (event.timestamp - NOW) % 100 == 7 && event.key == key(1)));
     assert_eq!(refused.count, 5);
@@ -267,7 +276,7 @@ async fn messages_of_workflows_arrive_whatever_the_connection_does() {
     for _ in 0..6 {
         assert_eq!(receive().await, text(&"x".repeat(100)));
     }
-    producer.close().await.unwrap();
+    close(&producer).await.unwrap();
     assert_eq!(producer.receive().await.unwrap(), None);
 }
 
@@ -276,19 +285,19 @@ async fn closing_waits_for_the_last_acknowledgement_and_says_goodbye() {
     let server = Scripted::start(vec![Script::acts(&[Act::Drop { is_durable: false }])]).await;
     let producer = connect(&server, hasty()).await;
     send(&producer, 0..100).await;
-    timeout(PATIENCE, producer.close()).await.expect("in time").unwrap();
+    close(&producer).await.unwrap();
     assert_eq!(values(&server), counted(0..100));
     assert_eq!(server.end(1).await, Some(1000));
     assert!(matches!(producer.send(NOW, 1.0, &key(0)).await, Err(ClientError::Ended)));
     assert!(matches!(producer.send_block(&key(0), &[(NOW, 1.0)]).await, Err(ClientError::Ended)));
     assert_eq!(producer.receive().await.unwrap(), None);
     producer.flush().await.expect("all of it is durable");
-    producer.close().await.expect("and it stays closed");
+    close(&producer).await.expect("and it stays closed");
 
     // Refused events keep it no more open than others.
     let producer = connect(&server, hasty()).await;
     producer.send(NOW, BAD, &key(0)).await.unwrap();
-    assert!(matches!(producer.close().await, Err(ClientError::Refused(_))));
+    assert!(matches!(close(&producer).await, Err(ClientError::Refused(_))));
     assert_eq!(producer.receive().await.unwrap(), None);
 }
 
@@ -315,7 +324,7 @@ fn nobody_waits_for_a_runtime_that_is_gone() {
     drop(connected);
     other.block_on(async {
         assert!(matches!(flush(&producer).await, Err(ClientError::Ended)));
-        assert!(matches!(producer.close().await, Err(ClientError::Ended)));
+        assert!(matches!(close(&producer).await, Err(ClientError::Ended)));
         assert_eq!(producer.receive().await.unwrap(), None);
     });
 }
@@ -340,7 +349,7 @@ async fn it_gives_up_when_it_is_told_to_and_says_what_was_wrong() {
     assert!(text.starts_with("gave up after 0.2 s in which nothing was acknowledged: "), "{text}");
     assert!(text.contains(&url) || text.contains("lost") || text.contains("1011"), "{text}");
     assert!(matches!(producer.send(NOW, 1.0, &key(0)).await, Err(ClientError::GaveUp { .. })));
-    assert!(matches!(producer.close().await, Err(ClientError::GaveUp { .. })));
+    assert!(matches!(close(&producer).await, Err(ClientError::GaveUp { .. })));
     assert!(matches!(received.await.unwrap(), Err(ClientError::GaveUp { .. })));
     assert_eq!(producer.progress(), Progress { taken: 2, acknowledged: 1, refused: 0 });
 
@@ -395,7 +404,7 @@ async fn what_no_server_takes_is_not_sent() {
         assert!(matches!(error, ClientError::Event(_)), "{error}");
     }
     assert_eq!(producer.progress(), Progress::default());
-    producer.close().await.unwrap();
+    close(&producer).await.unwrap();
     assert_eq!(values(&server).len(), 0);
 }
 
@@ -405,9 +414,7 @@ async fn a_connection_without_a_sign_of_life_is_replaced() {
     let server = Scripted::start(vec![Script::acts(&[Act::Gate])]).await;
     let producer = connect(&server, ProducerOptions { silence_max: Duration::from_millis(60), ..hasty() }).await;
     send(&producer, 0..1).await;
-    while !format!("{:?}", server.world.lock().unwrap().messages).contains('1') {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| server.world.lock().unwrap().messages == [1]).await;
     // The server reads on once the client has gone.
     tokio::time::sleep(Duration::from_millis(100)).await;
     server.gate.notify_one();
@@ -495,7 +502,7 @@ async fn live(scripts: Vec<Script>, steps: Vec<Step>, bad: BTreeSet<usize>, opti
             assert!(durable.contains(&(value as usize)), "{value} is acknowledged, and not durable");
         }
     }
-    let closed = timeout(PATIENCE, producer.close()).await.expect("it ends in time");
+    let closed = close(&producer).await;
     collect(closed, &mut refused);
     let expected = state(sent.iter().filter(|(_, _, value)| *value != BAD));
     assert_eq!(state(server.world.lock().unwrap().durable.iter()), expected);
@@ -519,7 +526,7 @@ fn collect(flushed: Result<(), ClientError>, refused: &mut BTreeSet<u64>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn whatever_the_server_does_nothing_is_lost_or_out_of_order(
@@ -528,6 +535,8 @@ proptest! {
     ) {
         let options = ProducerOptions { batch_events_max, unacknowledged_bytes_max, ..hasty() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(live(scripts, steps, bad, options));
+        runtime.block_on(async {
+            timeout(PATIENCE, live(scripts, steps, bad, options)).await.expect("it ends in time");
+        });
     }
 }

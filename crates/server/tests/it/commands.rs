@@ -35,6 +35,13 @@ fn csv_goes_in_and_the_query_command_gets_it_out() {
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("22683\n", Some(0)));
     let output = query(&["AVG:temperature:[machine=2]"]);
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("null\n", Some(0)));
+    let output = query(&["COUNT:temperature:[]", "--step", "4 weeks"]);
+    // Stretches of four weeks since 1970 begin on these Thursdays.
+    let starts = ["2013-11-07", "2013-12-05", "2014-01-02", "2014-01-30"];
+    let weeks = starts.iter().zip([609, 8_064, 8_064, 5_946]).map(|(day, count)| format!("{day}T00:00:00Z {count}\n"));
+    let weeks = weeks.collect::<String>();
+    assert_eq!((text(&output.stdout), output.status.code()), (weeks, Some(0)));
+    assert_eq!(query(&["COUNT:temperature:[]", "--step", "4"]).status.code(), Some(2));
     let output = query(&["MAX:temperature:[]", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["value"], 108.510_542_800_000_01);
