@@ -221,8 +221,9 @@ pub(crate) fn overload(setting: &Setting, time: Duration) -> Result<()> {
     let rate = |events: u64| format!("{:.2} M events/s", events as f64 / time.as_secs_f64() / 1e6);
     tell("one or two senders, whichever is better, acknowledged", rate(median(best.iter().copied())));
     tell("ten senders, acknowledged", rate(median(ten.iter().map(|flood| flood.acknowledged))));
-    let ratios = std::iter::zip(&best, &ten).map(|(best, ten)| ten.acknowledged as f64 / *best as f64);
-    tell("  of the best in the same run", format!("{:.2}", median(ratios)));
+    let ratios = || std::iter::zip(&best, &ten).map(|(best, ten)| ten.acknowledged as f64 / *best as f64);
+    let (least, most) = (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max));
+    tell("  of the best in the same run", format!("{:.2} ({least:.2} to {most:.2})", median(ratios())));
     tell("  peak of the server's memory", mib(ten.iter().map(|flood| flood.memory).max().unwrap_or_default()));
     tell("  acknowledged events that are missing after kill -9", 0);
     Ok(())
