@@ -16,6 +16,7 @@ mod outbound;
 mod producers;
 mod server;
 mod socket;
+mod stall;
 mod stats;
 pub mod v1;
 pub mod wire;

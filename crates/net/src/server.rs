@@ -23,6 +23,7 @@ use crate::connection;
 use crate::http::{self, Protocol};
 use crate::memory::Memory;
 use crate::producers::Producers;
+use crate::stall::Stall;
 use crate::stats::{Counters, add};
 use crate::v1;
 
@@ -88,7 +89,8 @@ pub struct ServerOptions {
     /// How long a producer may be silent: after half of that it is sent a ping, which every WebSocket library answers by
     /// itself, and after all of it closed. Default 60 s.
     pub idle_timeout: Duration,
-    /// How long a producer may take nothing of what is sent to it. Default 10 s; then it is closed with 1013.
+    /// How long a producer may take nothing of what is sent to it, or a client of its answer. Default 10 s; then it is
+    /// closed, a producer with 1013. Whoever follows a live query may pause: what it does not read is merged.
     pub slow_reader_timeout: Duration,
     /// What connections remember of the series that they named, bytes, all together. Default 64 MiB, some million
     /// series; where it is used up each event is looked up among all series instead, which takes twice as long.
@@ -331,11 +333,24 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, _place: Pl
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, "TCP_NODELAY: {error}");
     }
-    let (upgraded, streaming) = (OnceLock::new(), AtomicBool::new(false));
+    // Boxed, so that what HTTP needs is given back before a producer's long life begins: 6 KiB.
+    if let Some((tcp, read_ahead, protocol)) = Box::pin(serve_http(&shared, tcp, peer, &mut stop)).await {
+        connection::serve(&shared, tcp, read_ahead, peer, protocol, &mut stop).await;
+    }
+}
+
+/// Answers requests. Where one was upgraded: the stream, what was read of it behind the request, and what is to be spoken.
+async fn serve_http(
+    shared: &Shared,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<(TcpStream, Vec<u8>, Protocol)> {
+    let (upgraded, streaming) = (OnceLock::new(), Arc::new(AtomicBool::new(false)));
     let ending = stop.clone();
     let service = service_fn(|request| {
         Box::pin(async {
-            let answer = http::answer(&shared, request, &ending).await;
+            let answer = http::answer(shared, request, &ending).await;
             streaming.store(http::is_stream(&answer), Relaxed);
             if let Some(protocol) = answer.extensions().get::<Protocol>() {
                 upgraded.get_or_init(|| *protocol);
@@ -343,12 +358,14 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, _place: Pl
             Ok::<_, Infallible>(answer)
         })
     });
+    let options = &shared.options;
+    let tcp = Stall::new(tcp, options.slow_reader_timeout, Arc::clone(&streaming), Arc::clone(&shared.counters));
     let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.options.header_timeout)
-        .max_headers(shared.options.header_fields_max)
-        .max_header_size(shared.options.header_bytes_max)
-        .max_buf_size(shared.options.header_bytes_max.max(HTTP_BUFFER_BYTES_MIN))
+        .header_read_timeout(options.header_timeout)
+        .max_headers(options.header_fields_max)
+        .max_header_size(options.header_bytes_max)
+        .max_buf_size(options.header_bytes_max.max(HTTP_BUFFER_BYTES_MIN))
         .serve_connection(TokioIo::new(tcp), service);
     let mut stopping = false;
     let dropped_at = tokio::time::sleep(Duration::MAX);
@@ -368,18 +385,14 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, _place: Pl
         }
     };
     let parts = served.into_parts();
-    let tcp = parts.io.into_inner();
+    let tcp = parts.io.into_inner().into_tcp();
     match (ended, upgraded.get()) {
-        (Ok(()), Some(protocol)) => {
-            connection::serve(&shared, tcp, parts.read_buf.into(), peer, *protocol, &mut stop).await;
-        }
-        (ended, _) => {
-            if let Err(error) = ended {
-                debug!(%peer, "HTTP: {error}");
-            }
-            if !stopping {
-                connection::linger(tcp, Instant::now() + LINGER_MAX).await;
-            }
-        }
+        (Ok(()), Some(protocol)) => return Some((tcp, parts.read_buf.into(), *protocol)),
+        (Ok(()), None) => {}
+        (Err(error), _) => debug!(%peer, "HTTP: {error}"),
     }
+    if !stopping {
+        connection::linger(tcp, Instant::now() + LINGER_MAX).await;
+    }
+    None
 }

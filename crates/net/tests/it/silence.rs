@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use slung_net::ServerOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -98,4 +99,24 @@ async fn a_producer_that_is_held_back_is_not_silent() {
     rig.backend.make_room();
     producer.barrier().await;
     assert_eq!(rig.backend.values(), [1.0]);
+}
+
+/// The same for an answer by HTTP, which would keep its memory as long as the client likes; a stream may wait.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let rig = Rig::with(ServerOptions { idle_timeout: PATIENCE, ..short() }).await;
+    rig.backend.state(|state| state.metrics = "x".repeat(50_000_000));
+    let mut reader = TcpStream::connect(rig.addr).await.unwrap();
+    let mut sleeper = TcpStream::connect(rig.addr).await.unwrap();
+    for tcp in [&mut reader, &mut sleeper] {
+        tcp.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    }
+    let mut answer = vec![0; 50_000_000];
+    timeout(PATIENCE, reader.read_exact(&mut answer)).await.expect("all of it").unwrap();
+    while rig.backend.counters.snapshot().connections_now > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(rig.backend.counters.snapshot().slow_readers, 1);
+    let lost = timeout(PATIENCE, sleeper.read_exact(&mut answer)).await.expect("it is closed");
+    assert!(lost.is_err(), "some of it is lost");
 }
