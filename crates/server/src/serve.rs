@@ -244,6 +244,7 @@ mod tests {
     use slung_model::SeriesKey;
     use slung_net::v1::{NackCode, Reply, encode_block};
     use slung_store::sim::SimVfs;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_tungstenite::tungstenite::Message;
 
     use super::*;
@@ -256,6 +257,19 @@ mod tests {
         let running = Running::start_on(Arc::clone(&disk) as Arc<dyn Vfs>, config).await.unwrap();
         let base = format!("http://{}", running.addr);
         let get = async |path: &str| slung_net::client::http_get(&format!("{base}{path}")).await.unwrap();
+        let addr = running.addr;
+        let post = async || {
+            let mut tcp = tokio::net::TcpStream::connect(addr).await.unwrap();
+            let event = r#"{"timestamp":1,"value":1,"series":"http"}"#;
+            let length = event.len();
+            let request = format!(
+                "POST /api/v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{event}"
+            );
+            tcp.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            tcp.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
         let url = format!("ws://{}/?protocol=slung.v1", running.addr);
         let (mut sender, mut receiver) = tokio_tungstenite::connect_async(url).await.unwrap().0.split();
         let key = SeriesKey::new("temp", ["sensor=1"]).unwrap();
@@ -299,6 +313,8 @@ mod tests {
         assert!(full.2.contains("disk is full"), "{}", full.2);
         let (status, body) = get("/health").await;
         assert_eq!(status, 503, "{body:?}");
+        let answer = post().await;
+        assert!(answer.starts_with("HTTP/1.1 507 ") && answer.contains("\"code\":\"disk_full\""), "{answer}");
         let (status, body) = get(&slung_net::client::query_path("COUNT:temp:[]")).await;
         assert!(status == 200 && body.starts_with(b"{\"value\":"), "{body:?}");
 
@@ -311,6 +327,8 @@ mod tests {
                 break;
             }
         }
+        let answer = post().await;
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
         let count = running.engine.query(&slung_model::Query::parse("COUNT:temp:[]").unwrap()).unwrap().count;
         assert!(count >= acknowledged * 1_000, "{count} points, {acknowledged} messages were acknowledged before");
         running.stop().await.unwrap();

@@ -244,6 +244,25 @@ async fn the_answer_waits_until_the_events_are_durable() {
     assert!(answer[..bytes].starts_with(b"HTTP/1.1 204 "), "{}", String::from_utf8_lossy(&answer[..bytes]));
 }
 
+/// A server that stops answers the writes that it has taken.
+#[tokio::test]
+async fn a_write_that_is_under_way_is_answered_when_the_server_stops() {
+    let mut rig = Rig::start().await;
+    let mut tcp = TcpStream::connect(rig.addr).await.unwrap();
+    let body = r#"{"value":1,"series":"a"}"#;
+    let head = format!("POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    tcp.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    rig.backend.until("it is stored", |state| state.stored.len() == 1).await;
+    rig.stop();
+    let early = timeout(Duration::from_millis(200), &mut rig.running).await;
+    assert!(early.is_err(), "it waits for the answer");
+    rig.backend.commit(None);
+    let mut answer = String::new();
+    timeout(PATIENCE, tcp.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    rig.ended().await;
+}
+
 #[tokio::test]
 async fn a_write_waits_for_room_but_not_for_ever() {
     let limit = Duration::from_millis(300);
