@@ -3,6 +3,7 @@
 
 mod backend;
 mod book;
+mod echo;
 mod frames;
 mod framing;
 mod http_api;
