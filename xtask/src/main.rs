@@ -26,7 +26,8 @@ Commands:
                    Finds a toolchain for wasm32-wasip1, or installs one, and says which.
   test [--long]    Build the workflows, then run all tests: unit, property, integration, documentation and
                    end-to-end tests of the workspace, and the workflows natively.
-                   --long runs the tests that are marked `ignored` too.
+                   --long runs the tests that are marked `ignored` too, and fuzzes what strangers send
+                   (needs nightly and cargo-fuzz).
   demo [ARGS]      Build what is needed and run `slung demo`. ARGS go to it (`cargo xtask demo -- --help` lists them).
   simulate [--seed N] [--minutes M]
                    Random lives of a store on a simulated disk, against sorted maps, for M minutes (default 1; one life

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::process::{Command, ExitCode};
 
 use crate::steps::Steps;
@@ -10,6 +11,9 @@ use crate::{guests, process, tidy};
 
 /// Where the end-to-end tests find the compiled workflows.
 const WORKFLOWS_DIR: &str = "SLUNG_WORKFLOWS_DIR";
+
+/// How long each fuzz target is driven, seconds.
+const FUZZ_SECONDS: u64 = 60;
 
 /// The workflows, then every test.
 ///
@@ -30,6 +34,25 @@ pub(crate) fn test(workspace: &Workspace, steps: &mut Steps, long: bool) -> Resu
         // Not the documentation: an example that is marked `ignore` is not meant to run.
         let targets = ["--lib", "--bins", "--tests", "--", "--ignored"];
         steps.run("run the long tests", || process::run(test().args(targets)))?;
+        steps.run("fuzz what strangers send", || fuzz(workspace))?;
+    }
+    Ok(())
+}
+
+/// Each target with a folder of the corpus, from there on. What is found on the way is kept for the next time.
+fn fuzz(workspace: &Workspace) -> Result<(), String> {
+    let corpus = workspace.root.join("crates/net/tests/corpus");
+    let failed = |error| format!("{}: {error}", corpus.display());
+    for folder in fs::read_dir(&corpus).map_err(failed)? {
+        let folder = folder.map_err(failed)?;
+        let found = workspace.target.join("fuzz-corpus").join(folder.file_name());
+        fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
+        let mut fuzz = process::command("rustup");
+        fuzz.current_dir(&workspace.root).args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "fuzz"]);
+        fuzz.arg("--target-dir").arg(workspace.target.join("fuzz")).arg(folder.file_name());
+        fuzz.args([found, folder.path()]).args(["--", "-max_len=4096", &format!("-max_total_time={FUZZ_SECONDS}")]);
+        process::run(&mut fuzz)
+            .map_err(|error| format!("{error}; it needs nightly (by rustup) and `cargo install cargo-fuzz`"))?;
     }
     Ok(())
 }

@@ -72,20 +72,20 @@ pub struct Stats {
 /// A write is stored and seen by live queries under one lock, in one order. A subscription takes a snapshot of what is
 /// stored, and its place in the stream, under the same lock, and reads without it: every point is in exactly one of the two.
 pub struct Engine {
-    stored: Stored,
+    pub(crate) stored: Stored,
     seam: Seam,
     ahead_micros_max: i64,
     commits: Arc<Commits>,
-    queries: AtomicU64,
-    sums_saturated: AtomicU64,
+    pub(crate) queries: AtomicU64,
+    pub(crate) sums_saturated: AtomicU64,
 }
 
 /// Points that a window which does not keep them reads until it catches up with what has arrived: a millisecond of work.
 const READ_POINTS: usize = 65_536;
 
 /// History for live queries.
-struct Stored {
-    store: Store,
+pub(crate) struct Stored {
+    pub(crate) store: Store,
     clock: Arc<dyn Clock>,
 }
 

@@ -5,8 +5,10 @@
 
 mod engine;
 mod error;
+mod reads;
 mod seam;
 mod sync;
 
 pub use engine::{Answer, Engine, Options, Stats};
 pub use error::Error;
+pub use reads::{Buckets, Page};

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey};
-use slung_net::{Backend, Counters, Deleted, Memory, Producers, QueryAnswer, QueryRefused, Server, ServerOptions};
-use slung_net::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, Updates, WriteRefused};
+use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
+use slung_net::{Backend, Buckets, Counters, Deleted, IN_FLIGHT_BYTES_MAX, Memory, Place, PointsPage, Producers};
+use slung_net::{QUEUE_BYTES_MAX, QueryAnswer, QueryRefused, Server, ServerOptions, Updates, WriteRefused};
 use tokio::sync::watch;
 
 /// The longest message, bytes: as long as any that the suites send.
@@ -51,6 +51,37 @@ impl Backend for Nothing {
     }
 
     fn query(&self, _: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>> {
+        nothing()
+    }
+
+    fn buckets(&self, _: &str, _: i64, _: usize) -> BoxFuture<'_, Result<Buckets, QueryRefused>> {
+        nothing()
+    }
+
+    fn points(
+        &self,
+        _: &str,
+        _: Option<(Place, TimeRange)>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<PointsPage, QueryRefused>> {
+        nothing()
+    }
+
+    fn series(
+        &self,
+        _: Option<&str>,
+        _: Option<SeriesId>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>> {
+        nothing()
+    }
+
+    fn tags(
+        &self,
+        _: Option<&str>,
+        _: Option<&str>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, u64)>, QueryRefused>> {
         nothing()
     }
 

@@ -9,7 +9,7 @@ use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
 use tokio::sync::watch;
 
 /// What stands behind the sockets. Every method is called on the network's own threads and must not
-/// block them; the futures of [`Backend::query`] and [`Backend::delete`] neither.
+/// block them; the futures of those that read or delete neither.
 pub trait Backend: Send + Sync + 'static {
     /// The server's clock, microseconds since the Unix epoch.
     fn now_micros(&self) -> i64;
@@ -38,6 +38,40 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Answers a historical query, given as text.
     fn query(&self, text: &str) -> BoxFuture<'_, Result<QueryAnswer, QueryRefused>>;
+
+    /// Answers a historical query, given as text, for each stretch of `step_micros` by itself, counted from 1970: what the
+    /// same query answers whose range is the part of that stretch that lies in its own. `step_micros` is above 0. Stretches
+    /// without points are left out, and of the others at most `buckets_max` are answered, from the earliest on.
+    fn buckets(&self, text: &str, step_micros: i64, buckets_max: usize)
+    -> BoxFuture<'_, Result<Buckets, QueryRefused>>;
+
+    /// The points that a query means, given as text without an operator: series by series in the order of their ids, those
+    /// of a series by time, at most `points_max`. With `after`, those behind that place, in that range instead of the
+    /// query's own.
+    fn points(
+        &self,
+        text: &str,
+        after: Option<(Place, TimeRange)>,
+        points_max: usize,
+    ) -> BoxFuture<'_, Result<PointsPage, QueryRefused>>;
+
+    /// The series that a query means, given as text without an operator, or all there are; in the order of their ids, those
+    /// behind `after`, at most `series_max`.
+    fn series(
+        &self,
+        text: Option<&str>,
+        after: Option<SeriesId>,
+        series_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>>;
+
+    /// The tags of those series, each with how many of them carry it; in byte order, those behind `after`, at most
+    /// `tags_max`.
+    fn tags(
+        &self,
+        text: Option<&str>,
+        after: Option<&str>,
+        tags_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, u64)>, QueryRefused>>;
 
     /// Takes the points away, for good, that a query means whose operator is none; given as text.
     fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>>;
@@ -102,6 +136,65 @@ pub struct QueryAnswer {
     pub range: TimeRange,
     /// What the answer may lack, in words, because it is damaged. Empty where it is complete.
     pub damage: Vec<String>,
+}
+
+/// The answer to a historical query, one value for each stretch of time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buckets {
+    /// The query in its normal form.
+    pub query: String,
+    /// How many series the query means.
+    pub series: u64,
+    /// The range of time that was asked for, resolved; [`TimeRange::ALL`] without one.
+    pub range: TimeRange,
+    /// The stretches that have points, by rising time.
+    pub buckets: Vec<Bucket>,
+    /// What the answer may lack, in words, because it is damaged. Empty where it is complete.
+    pub damage: Vec<String>,
+}
+
+/// What one stretch of time answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    /// Its first microsecond since the Unix epoch, also where the range begins later.
+    pub start: i64,
+    /// As [`QueryAnswer::value`].
+    pub value: Option<f64>,
+    /// As [`QueryAnswer::count`].
+    pub count: u64,
+}
+
+/// A point's place in the order of pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its series.
+    pub series: SeriesId,
+    /// Microseconds since the Unix epoch.
+    pub timestamp: i64,
+}
+
+/// Some of the points that a query means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointsPage {
+    /// The range of time that was asked for, resolved; [`TimeRange::ALL`] without one.
+    pub range: TimeRange,
+    /// The points, in order. No run is empty.
+    pub runs: Vec<PointsRun>,
+    /// Whether there are some behind them.
+    pub more: bool,
+    /// What may be missing, in words, because it is damaged. Empty where nothing is.
+    pub damage: Vec<String>,
+}
+
+/// Points of one series that follow one another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointsRun {
+    /// The series.
+    pub series: SeriesId,
+    /// Its key.
+    pub key: Arc<SeriesKey>,
+    /// Timestamps, microseconds since the Unix epoch, and values.
+    pub points: Vec<(i64, f64)>,
 }
 
 /// What a deletion took away.

@@ -232,6 +232,9 @@ impl Connection<'_> {
         let stopping = *stop.borrow() || stop.has_changed().is_err();
         if stopping && self.deadline.is_none() {
             self.settle().await?;
+            while let Some(message) = self.outbox.pop() {
+                self.write_queued(message)?;
+            }
             self.start_close(CloseCode::Restart, "the server stops")?;
         }
         match took {
@@ -534,12 +537,14 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Says that this side is done, behind everything that was queued before.
+    /// Says that this side is done, behind what was queued before and still finds room.
     fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), End> {
         self.outbox.close();
         self.send_answers()?;
         self.deadline = Some(Instant::now() + self.shared.options.close_timeout);
-        while let Some(message) = self.outbox.pop() {
+        while !self.blocked
+            && let Some(message) = self.outbox.pop()
+        {
             self.write_queued(message)?;
         }
         let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];

@@ -20,7 +20,10 @@ mod stats;
 pub mod v1;
 pub mod wire;
 
-pub use backend::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
+pub use backend::{
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+};
+pub use http::ErrorCode;
 pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};
 pub use outbound::{
     AllowRule, HttpClient, HttpMethod, HttpResponse, OutboundError, OutboundOptions, Refusal, Resolve, RuleError,

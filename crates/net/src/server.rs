@@ -59,11 +59,16 @@ pub struct ServerOptions {
     pub header_bytes_max: usize,
     /// Header fields of a request. Default 64; more are answered 431.
     pub header_fields_max: usize,
-    /// The body of a request, bytes. Default 256 KiB. No route takes one yet: it is read, so that the client gets to
-    /// read the answer, and thrown away; a longer one is answered 413.
+    /// The body of a request, bytes, before it is decoded. Default 8 MiB: some hundred thousand events; a longer one is
+    /// answered 413. Where no body is wanted it is read up to 64 KiB, and thrown away.
     pub body_bytes_max: usize,
-    /// How long a client has to send the body. Default 10 s; then 408.
+    /// How long a client has to send the body. Default 30 s; then 408.
     pub body_timeout: Duration,
+    /// How long a write by HTTP waits for room, and then for the disk. Default 10 s; then 503.
+    pub write_timeout: Duration,
+    /// Questions to history that are answered at once over HTTP, at least 1. Default 32: more would only read from one
+    /// another's disk. Others wait.
+    pub queries_max: usize,
     /// Live queries that are streamed over HTTP at once. Default 256: what people and dashboards watch. One more is
     /// answered 503. Every one costs work with each event that feeds it, and up to a full queue of updates where its
     /// reader is slow.
@@ -106,8 +111,10 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(10),
             header_bytes_max: 16 * 1024,
             header_fields_max: 64,
-            body_bytes_max: 256 * 1024,
-            body_timeout: Duration::from_secs(10),
+            body_bytes_max: 8 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
+            queries_max: 32,
             live_streams_max: 256,
             live_keep_alive: Duration::from_secs(15),
             message_bytes_max: 256 * 1024,
@@ -131,6 +138,10 @@ pub(crate) struct Shared {
     pub(crate) options: ServerOptions,
     /// A permit for each live stream that there may be.
     pub(crate) live_places: Arc<Semaphore>,
+    /// A permit for each question to history that is answered at once.
+    pub(crate) query_places: Arc<Semaphore>,
+    /// The times of events that come by HTTP without one.
+    pub(crate) stamps: http::Stamps,
     /// What the caches of all connections may take.
     pub(crate) key_memory: Memory,
 }
@@ -165,8 +176,11 @@ impl Server {
         let addr = listener.local_addr()?;
         let counters = Arc::clone(producers.counters());
         let live_places = Arc::new(Semaphore::new(options.live_streams_max.min(Semaphore::MAX_PERMITS)));
+        let query_places = Arc::new(Semaphore::new(options.queries_max.clamp(1, Semaphore::MAX_PERMITS)));
+        let stamps = http::Stamps::default();
         let key_memory = Memory::new(options.key_cache_bytes_max);
-        let shared = Arc::new(Shared { backend, producers, counters, options, live_places, key_memory });
+        let shared =
+            Arc::new(Shared { backend, producers, counters, options, live_places, query_places, stamps, key_memory });
         Ok(Self { listener, addr, shared })
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use slung_model::{KeyError, PointError};
 
+use crate::http::ErrorCode;
 use crate::v1::NackCode;
 use crate::wire::WireError;
 
@@ -25,6 +26,8 @@ macro_rules! labelled {
         }
     };
 }
+
+pub(crate) use labelled;
 
 labelled! {
     /// Why a message of a producer was not stored.
@@ -132,8 +135,18 @@ labelled! {
         Producers = "/",
         /// `/health`
         Health = "/health",
+        /// `/api/v1/events`
+        Events = "/api/v1/events",
         /// `/api/v1/query`
         Query = "/api/v1/query",
+        /// `/api/v1/points`
+        Points = "/api/v1/points",
+        /// `/api/v1/series`
+        Series = "/api/v1/series",
+        /// `/api/v1/tags`
+        Tags = "/api/v1/tags",
+        /// `/api/v1/producers`
+        ProducerList = "/api/v1/producers",
         /// `/api/v1/delete`
         Delete = "/api/v1/delete",
         /// `/api/v1/live`
@@ -198,10 +211,23 @@ pub struct Counters {
     pub(crate) live_streams_total: AtomicU64,
     pub(crate) live_streams_refused: AtomicU64,
     pub(crate) live_updates: AtomicU64,
+    pub(crate) http_events: AtomicU64,
+    pub(crate) http_event_bytes: AtomicU64,
     frames_refused: [AtomicU64; FrameRefusal::ALL.len()],
     writebacks_failed: [AtomicU64; WritebackFailure::ALL.len()],
     http_requests: [[AtomicU64; STATUS_CLASSES.len()]; Route::ALL.len()],
+    http_refused: PerCode,
     outbound_calls: [AtomicU64; OutboundOutcome::ALL.len()],
+}
+
+/// A count for each code; so many that arrays have no default.
+#[derive(Debug)]
+struct PerCode([AtomicU64; ErrorCode::ALL.len()]);
+
+impl Default for PerCode {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {
@@ -220,6 +246,10 @@ impl Counters {
     pub(crate) fn http_request(&self, route: Route, status: u16) {
         let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         add(&self.http_requests[route as usize][class], 1);
+    }
+
+    pub(crate) fn http_refused(&self, code: ErrorCode) {
+        add(&self.http_refused.0[code as usize], 1);
     }
 
     pub(crate) fn outbound_call(&self, outcome: OutboundOutcome) {
@@ -260,6 +290,9 @@ impl Counters {
                 })
                 .filter(|(_, _, count)| *count > 0)
                 .collect(),
+            http_events: read(&self.http_events),
+            http_event_bytes: read(&self.http_event_bytes),
+            http_refused: rows(ErrorCode::ALL, ErrorCode::label, &self.http_refused.0),
             outbound_calls: rows(OutboundOutcome::ALL, OutboundOutcome::label, &self.outbound_calls),
         }
     }
@@ -319,6 +352,12 @@ pub struct Stats {
     pub live_updates: u64,
     /// HTTP requests by the label of [`Route`] and the class of the status (`2xx`); only those that occurred.
     pub http_requests: Vec<(&'static str, &'static str, u64)>,
+    /// Events that came by HTTP and that the backend has taken.
+    pub http_events: u64,
+    /// Bytes of the bodies that they came in, refused ones included, before decoding.
+    pub http_event_bytes: u64,
+    /// HTTP requests that were answered with an error, by the label of [`ErrorCode`]; every label is there.
+    pub http_refused: Vec<(&'static str, u64)>,
     /// Calls of workflows to the outside, by the label of [`OutboundOutcome`]; every label is there.
     pub outbound_calls: Vec<(&'static str, u64)>,
 }

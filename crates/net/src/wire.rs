@@ -180,8 +180,8 @@ pub(crate) fn key_end(bytes: &[u8], key_at: usize) -> Result<usize, WireError> {
 /// Where the event ends that the bytes begin with, by its lengths alone.
 ///
 /// # Errors
-/// As [`key_end`].
-pub(crate) fn event_end(bytes: &[u8]) -> Result<usize, WireError> {
+/// [`WireError::Short`], or [`WireError::Key`] where a length is over its limit.
+pub fn event_end(bytes: &[u8]) -> Result<usize, WireError> {
     key_end(bytes, KEY_AT)
 }
 
@@ -227,15 +227,30 @@ pub struct JsonEvent {
     pub key: SeriesKey,
 }
 
+/// An event as it stands in JSON; its texts are not held to anything yet.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with timestamp, value, series and tags")]
-struct JsonFields<'a> {
+pub(crate) struct JsonFields<'a> {
     timestamp: Option<i64>,
     value: f64,
     #[serde(borrow)]
     series: std::borrow::Cow<'a, str>,
     #[serde(borrow, default)]
     tags: Vec<std::borrow::Cow<'a, str>>,
+}
+
+impl JsonFields<'_> {
+    /// The event that they are.
+    ///
+    /// # Errors
+    /// [`WireError::Point`] where the value is not finite, [`WireError::Key`].
+    pub(crate) fn event(&self) -> Result<JsonEvent, WireError> {
+        if !self.value.is_finite() {
+            return Err(PointError::NotFinite(self.value).into());
+        }
+        let key = SeriesKey::new(&self.series, &self.tags)?;
+        Ok(JsonEvent { timestamp: self.timestamp, value: self.value, key })
+    }
 }
 
 /// Reads one event as JSON: `{"timestamp":1700000000000000,"value":21.5,"series":"temp","tags":["sensor=1"]}`, where
@@ -252,11 +267,7 @@ struct JsonFields<'a> {
 /// [`WireError::Json`] with line and column, or [`WireError::Key`] where name and tags break a limit.
 pub fn decode_json_event(text: &str) -> Result<JsonEvent, WireError> {
     let fields: JsonFields<'_> = serde_json::from_str(text).map_err(|error| WireError::Json(error.to_string()))?;
-    if !fields.value.is_finite() {
-        return Err(PointError::NotFinite(fields.value).into());
-    }
-    let key = SeriesKey::new(&fields.series, &fields.tags)?;
-    Ok(JsonEvent { timestamp: fields.timestamp, value: fields.value, key })
+    fields.event()
 }
 
 /// Whether a text message is an event in the binary layout, which older clients send, and not JSON.

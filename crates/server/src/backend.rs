@@ -6,8 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_engine::Engine;
-use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey};
-use slung_net::{Backend, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
+use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
+use slung_net::{
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::info;
@@ -44,12 +46,22 @@ impl EngineBackend {
         text: &str,
         work: impl FnOnce(&Engine, &Query) -> Result<T, slung_engine::Error> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, QueryRefused>> {
-        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what });
+        self.blocking_with(Some(text), move |engine, query| work(engine, query.expect("there is a text")))
+    }
+
+    /// As [`EngineBackend::blocking`], where there may be no query.
+    fn blocking_with<T: Send + 'static>(
+        &self,
+        text: Option<&str>,
+        work: impl FnOnce(&Engine, Option<&Query>) -> Result<T, slung_engine::Error> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, QueryRefused>> {
+        let query = text.map(Query::parse).transpose();
+        let query = query.map_err(|error| QueryRefused { at: Some(error.at), what: error.what });
         let engine = Arc::clone(&self.engine);
         async move {
             let query = query?;
             let failed = |error: &dyn std::fmt::Display| QueryRefused { at: None, what: error.to_string() };
-            match spawn_blocking(move || work(&engine, &query)).await {
+            match spawn_blocking(move || work(&engine, query.as_ref())).await {
                 Ok(done) => done.map_err(|error| failed(&error)),
                 Err(panicked) => Err(failed(&panicked)),
             }
@@ -92,9 +104,66 @@ impl Backend for EngineBackend {
                 count: answer.count,
                 series: answer.series,
                 range: answer.range,
-                damage: answer.damage.iter().map(ToString::to_string).collect(),
+                damage: words(&answer.damage),
             })
         })
+    }
+
+    fn buckets(
+        &self,
+        text: &str,
+        step_micros: i64,
+        buckets_max: usize,
+    ) -> BoxFuture<'_, Result<Buckets, QueryRefused>> {
+        self.blocking(text, move |engine, query| {
+            let answer = engine.buckets(query, step_micros, buckets_max)?;
+            let one = |it: &slung_store::BucketValue| Bucket { start: it.start, value: it.value, count: it.count };
+            Ok(Buckets {
+                query: query.to_string(),
+                series: answer.series,
+                range: answer.range,
+                buckets: answer.buckets.iter().map(one).collect(),
+                damage: words(&answer.damage),
+            })
+        })
+    }
+
+    fn points(
+        &self,
+        text: &str,
+        after: Option<(Place, TimeRange)>,
+        points_max: usize,
+    ) -> BoxFuture<'_, Result<PointsPage, QueryRefused>> {
+        self.blocking(text, move |engine, query| {
+            let after = after.map(|(Place { series, timestamp }, range)| (series, timestamp, range));
+            let page = engine.points(query, after, points_max)?;
+            let runs = page.points.chunk_by(|a, b| a.series == b.series).filter_map(|run| {
+                let points = run.iter().map(|point| (point.timestamp, point.value)).collect();
+                // It is known, as it has points.
+                Some(PointsRun { series: run[0].series, key: engine.key(run[0].series)?, points })
+            });
+            let runs = runs.collect();
+            Ok(PointsPage { range: page.range, runs, more: page.more, damage: words(&page.damage) })
+        })
+    }
+
+    fn series(
+        &self,
+        text: Option<&str>,
+        after: Option<SeriesId>,
+        series_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>> {
+        self.blocking_with(text, move |engine, query| Ok(engine.series(query, after, series_max)))
+    }
+
+    fn tags(
+        &self,
+        text: Option<&str>,
+        after: Option<&str>,
+        tags_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, u64)>, QueryRefused>> {
+        let after = after.map(str::to_owned);
+        self.blocking_with(text, move |engine, query| Ok(engine.tags(query, after.as_deref(), tags_max)))
     }
 
     fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>> {
@@ -133,6 +202,10 @@ impl Backend for EngineBackend {
     fn producer_closed(&self, producer: ProducerId) {
         self.engine.producer_closed(producer);
     }
+}
+
+fn words(damage: &[slung_store::Damage]) -> Vec<String> {
+    damage.iter().map(ToString::to_string).collect()
 }
 
 /// What is wrong with the points themselves, and what with the place where they should go.

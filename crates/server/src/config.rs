@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use slung_host::StartOptions;
+use slung_net::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, ServerOptions};
 
 use crate::cli::ServeArgs;
 
@@ -31,6 +33,26 @@ pub(crate) struct Config {
     pub(crate) store: slung_store::Options,
     /// What live queries may keep.
     pub(crate) live: slung_live::Options,
+    /// What those who connect may do.
+    pub(crate) network: NetworkConfig,
+}
+
+/// The limits of everything on a socket.
+#[derive(Debug, PartialEq)]
+pub(crate) struct NetworkConfig {
+    /// Of the connections.
+    pub(crate) server: ServerOptions,
+    /// What may wait for one producer, bytes.
+    pub(crate) queue_bytes_max: usize,
+    /// What everything in flight may take, bytes.
+    pub(crate) in_flight_bytes_max: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        let (queue_bytes_max, in_flight_bytes_max) = (QUEUE_BYTES_MAX, IN_FLIGHT_BYTES_MAX);
+        Self { server: ServerOptions::default(), queue_bytes_max, in_flight_bytes_max }
+    }
 }
 
 /// One workflow.
@@ -80,6 +102,7 @@ impl Default for Config {
             workflows: BTreeMap::new(),
             store: slung_store::Options::default(),
             live: slung_live::Options::default(),
+            network: NetworkConfig::default(),
         }
     }
 }
@@ -98,6 +121,101 @@ struct File {
     store: StoreFile,
     #[serde(default)]
     live: LiveFile,
+    #[serde(default)]
+    network: NetworkFile,
+}
+
+/// The section `[network]`, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkFile {
+    connections_max: Option<NonZeroUsize>,
+    connections_per_address_max: Option<NonZeroUsize>,
+    /// A length of time, as all of the timeouts.
+    header_timeout: Option<String>,
+    /// A size.
+    header_max: Option<Size>,
+    header_fields_max: Option<NonZeroUsize>,
+    /// A size.
+    body_max: Option<Size>,
+    body_timeout: Option<String>,
+    write_timeout: Option<String>,
+    queries_max: Option<NonZeroUsize>,
+    /// A size.
+    message_max: Option<Size>,
+    /// A size.
+    v1_message_max: Option<Size>,
+    v1_window: Option<NonZeroU32>,
+    idle_timeout: Option<String>,
+    slow_reader_timeout: Option<String>,
+    drain_timeout: Option<String>,
+    live_streams_max: Option<NonZeroUsize>,
+    /// A size.
+    key_cache_max: Option<Size>,
+    /// A size.
+    queue_max: Option<Size>,
+    /// A size.
+    in_flight_max: Option<Size>,
+}
+
+/// The longest event there may be fits into a message of so many bytes, and with it all that the limits of a key allow.
+const MESSAGE_BYTES_MIN: u64 = 1 << 10;
+/// hyper needs it.
+const HEADER_BYTES_MIN: u64 = 1 << 10;
+/// Below it a single long message would not fit.
+const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
+
+impl NetworkFile {
+    /// Checks every key; errors name it with its value.
+    fn config(&self) -> anyhow::Result<NetworkConfig> {
+        let mut config = NetworkConfig::default();
+        let server = &mut config.server;
+        let numbers = [
+            (&self.connections_max, &mut server.connections_max),
+            (&self.connections_per_address_max, &mut server.connections_per_address_max),
+            (&self.header_fields_max, &mut server.header_fields_max),
+            (&self.queries_max, &mut server.queries_max),
+            (&self.live_streams_max, &mut server.live_streams_max),
+        ];
+        for (given, option) in numbers {
+            *option = given.map_or(*option, NonZeroUsize::get);
+        }
+        server.v1_window = self.v1_window.map_or(server.v1_window, NonZeroU32::get);
+        let times = [
+            ("header_timeout", &self.header_timeout, &mut server.header_timeout),
+            ("body_timeout", &self.body_timeout, &mut server.body_timeout),
+            ("write_timeout", &self.write_timeout, &mut server.write_timeout),
+            ("idle_timeout", &self.idle_timeout, &mut server.idle_timeout),
+            ("slow_reader_timeout", &self.slow_reader_timeout, &mut server.slow_reader_timeout),
+            ("drain_timeout", &self.drain_timeout, &mut server.drain_timeout),
+        ];
+        for (key, given, option) in times {
+            if let Some(text) = given {
+                let micros = duration(&format!("network.{key}"), text)?;
+                *option = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+                if option.is_zero() {
+                    bail!("network.{key} = {text:?}: more than nothing");
+                }
+            }
+        }
+        let sizes = [
+            ("header_max", &self.header_max, HEADER_BYTES_MIN, &mut server.header_bytes_max),
+            ("body_max", &self.body_max, 1, &mut server.body_bytes_max),
+            ("message_max", &self.message_max, MESSAGE_BYTES_MIN, &mut server.message_bytes_max),
+            ("v1_message_max", &self.v1_message_max, MESSAGE_BYTES_MIN, &mut server.v1_message_bytes_max),
+            ("key_cache_max", &self.key_cache_max, 0, &mut server.key_cache_bytes_max),
+            ("queue_max", &self.queue_max, MESSAGE_BYTES_MIN, &mut config.queue_bytes_max),
+            ("in_flight_max", &self.in_flight_max, IN_FLIGHT_BYTES_MIN, &mut config.in_flight_bytes_max),
+        ];
+        for (key, given, least, option) in sizes {
+            if let Some(size) = given {
+                let key = format!("network.{key}");
+                let bytes = size.bytes(&key, least)?;
+                *option = usize::try_from(bytes).map_err(|_| anyhow!("{key} = {bytes}: more than there can be"))?;
+            }
+        }
+        Ok(config)
+    }
 }
 
 /// The section `[live]`, as it is written; the names are those that the errors of a live query give.
@@ -144,6 +262,7 @@ struct StoreFile {
     log_file: Option<Size>,
     /// A length of time.
     partition: Option<String>,
+    series_max: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,10 +280,13 @@ impl StoreFile {
     fn options(&self) -> anyhow::Result<slung_store::Options> {
         let mut options = slung_store::Options::default();
         if let Some(text) = &self.retention {
-            options.retention_micros = Some(duration("retention", text)?);
+            options.retention_micros = Some(duration("store.retention", text)?);
         }
         if let Some(text) = &self.partition {
-            options.partition_micros = duration("partition", text)?;
+            options.partition_micros = duration("store.partition", text)?;
+        }
+        if let Some(series) = self.series_max {
+            options.series_max = series.get();
         }
         if let Some(size) = &self.disk_max {
             options.disk_bytes_max = Some(size.bytes("store.disk_max", 1)?);
@@ -190,7 +312,7 @@ const MEMTABLE_BYTES_MIN: u64 = 256 << 10;
 const PARTITION_MICROS_MIN: i64 = 3600 * 1_000_000;
 
 fn duration(key: &str, text: &str) -> anyhow::Result<i64> {
-    slung_model::duration_micros(text).map_err(|error| anyhow!("store.{key} = {text:?}: {}", error.what))
+    slung_model::duration_micros(text).map_err(|error| anyhow!("{key} = {text:?}: {}", error.what))
 }
 
 impl Size {
@@ -242,6 +364,7 @@ impl Config {
             workflows: file.workflows,
             store: file.store.options().context("the configuration")?,
             live: file.live.options().context("the configuration")?,
+            network: file.network.config().context("the configuration")?,
         };
         config.allow_hosts.extend_from_slice(&args.allow_hosts);
         for (index, (name, file)) in args.workflows.iter().enumerate() {
@@ -411,18 +534,75 @@ mod tests {
         }
     }
 
+    /// What `NetworkFile` reads, as serde itself says it.
+    const NETWORK_KEYS: [&str; 19] = [
+        "connections_max",
+        "connections_per_address_max",
+        "header_timeout",
+        "header_max",
+        "header_fields_max",
+        "body_max",
+        "body_timeout",
+        "write_timeout",
+        "queries_max",
+        "message_max",
+        "v1_message_max",
+        "v1_window",
+        "idle_timeout",
+        "slow_reader_timeout",
+        "drain_timeout",
+        "live_streams_max",
+        "key_cache_max",
+        "queue_max",
+        "in_flight_max",
+    ];
+
+    #[test]
+    fn limits_of_the_network_are_read_and_checked() {
+        let text = "[network]\nconnections_max = 5\nidle_timeout = \"3s\"\nin_flight_max = \"2MiB\"\nv1_window = 7";
+        let network = load(text, ServeArgs::default()).unwrap().network;
+        let server = ServerOptions {
+            connections_max: 5,
+            idle_timeout: Duration::from_secs(3),
+            v1_window: 7,
+            ..ServerOptions::default()
+        };
+        assert_eq!(network, NetworkConfig { server, in_flight_bytes_max: 2 << 20, ..NetworkConfig::default() });
+        for (line, expected) in [
+            ("idle_timeout = \"3\"", "network.idle_timeout = \"3\": expected an amount"),
+            ("in_flight_max = \"1kB\"", "network.in_flight_max = \"1kB\": at least 1048576 bytes"),
+            ("message_max = -1", "network.message_max = -1: expected"),
+            ("connections_max = 0", "nonzero"),
+            ("v1_window = 5000000000", "u32"),
+            ("windows = 5", "windows"),
+        ] {
+            let error = format!("{:#}", load(&format!("[network]\n{line}"), ServeArgs::default()).unwrap_err());
+            assert!(error.contains(expected), "{line} gives {error}");
+        }
+        // Serde names the keys that it knows.
+        let error = load("[network]\nx = 5", ServeArgs::default()).unwrap_err();
+        let known: Vec<_> = format!("{error:#}").split('`').skip(3).step_by(2).map(str::to_owned).collect();
+        assert_eq!(known, NETWORK_KEYS);
+    }
+
     #[test]
     fn the_book_names_every_key_and_every_command() {
         use clap::CommandFactory;
         let book = include_str!("../../../docs/getting-started.md");
         let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-        let File { listen, data, allow_hosts, allow_public, workflows, store, live } = toml::from_str(example).unwrap();
+        let File { listen, data, allow_hosts, allow_public, workflows, store, live, network } =
+            toml::from_str(example).unwrap();
+        assert_eq!(network.config().unwrap(), NetworkConfig::default(), "the example has the defaults");
+        let section = example.split("[network]\n").nth(1).expect("the section");
+        for key in NETWORK_KEYS {
+            assert!(section.contains(&format!("\n{key} = ")), "{key}");
+        }
         let LiveFile { window_points_max, windows_bytes_max, handles_max } = &live;
         assert!(window_points_max.is_some() && windows_bytes_max.is_some() && handles_max.is_some());
         assert_eq!(live.options().unwrap(), slung_live::Options::default(), "the example has the defaults");
-        let StoreFile { retention, disk_max, memtable, log_file, partition } = &store;
+        let StoreFile { retention, disk_max, memtable, log_file, partition, series_max } = &store;
         assert!(retention.is_some() && disk_max.is_some() && memtable.is_some());
-        assert!(log_file.is_some() && partition.is_some());
+        assert!(log_file.is_some() && partition.is_some() && series_max.is_some());
         // The example has the defaults, where there are any.
         let default = slung_store::Options::default();
         let named = slung_store::Options { retention_micros: None, disk_bytes_max: None, ..store.options().unwrap() };

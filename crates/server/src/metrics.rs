@@ -1,18 +1,19 @@
 //! What there is to count, as OpenMetrics text: every number is read from its owner when somebody asks.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
 use slung_host::{State, Workflow};
 use slung_live::Subscriber;
-use slung_net::Counters;
+use slung_net::{Counters, Memory};
 
 use crate::watch::WatchCounters;
 
@@ -32,11 +33,12 @@ impl Metrics {
     pub(crate) fn new(
         engine: Arc<Engine>,
         counters: Arc<Counters>,
+        memory: Memory,
         workflows: Arc<[RunningWorkflow]>,
         watched: Arc<WatchCounters>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Owners { engine, counters, workflows, watched }));
+        registry.register_collector(Box::new(Owners { engine, counters, memory, workflows, watched }));
         Self(registry)
     }
 
@@ -51,6 +53,7 @@ impl Metrics {
 struct Owners {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
+    memory: Memory,
     workflows: Arc<[RunningWorkflow]>,
     watched: Arc<WatchCounters>,
 }
@@ -146,6 +149,18 @@ impl Owners {
             "How often a producer was not read because the disk was behind",
             stats.busy_waits,
         )?;
+        out.counter("slung_acks", "Acks that were sent to producers; one may stand for many messages", stats.acks)?;
+        let help = "Connections that were closed because they did not read what was sent to them";
+        out.counter("slung_slow_readers", help, stats.slow_readers)?;
+        let help = "Connections that were closed because nothing was heard of them";
+        out.counter("slung_idle_closed", help, stats.idle_closed)?;
+        let help = "Connections that were closed because what is in flight took as much memory as it may";
+        out.counter("slung_no_memory", help, stats.no_memory)?;
+        let help = "Connections that were one too many from their address";
+        out.counter("slung_connections_refused_by_address", help, stats.connections_refused_by_address)?;
+        let help =
+            "Memory of what is in flight: unfinished messages, bodies of requests, messages that wait for producers";
+        out.gauge("slung_in_flight_bytes", help, self.memory.used() as u64)?;
         let help = "Messages from producers that were refused as a whole";
         out.counters("slung_frames_refused", help, "reason", stats.frames_refused)?;
         out.counter("slung_writebacks", "Messages that were queued to producers", stats.writebacks_sent)?;
@@ -154,6 +169,11 @@ impl Owners {
         let requests =
             stats.http_requests.into_iter().map(|(route, status, n)| ([("route", route), ("status", status)], n));
         out.labelled("slung_http_requests", "HTTP requests that were answered", requests)?;
+        let help = "HTTP requests that were answered with an error, by its code";
+        out.counters("slung_http_refused", help, "code", stats.http_refused)?;
+        out.counter("slung_http_events", "Events that came by HTTP and were stored", stats.http_events)?;
+        let help = "Bytes of the bodies that events came in by HTTP, as they came";
+        out.counter("slung_http_event_bytes", help, stats.http_event_bytes)?;
         let help = "Calls of workflows to the outside";
         out.counters("slung_outbound_calls", help, "outcome", stats.outbound_calls)
     }
@@ -207,18 +227,36 @@ impl Owners {
     }
 }
 
+/// The units that there are, by how names end with them.
+static UNITS: LazyLock<[(&str, Unit); 2]> =
+    LazyLock::new(|| [("_bytes", Unit::Bytes), ("_micros", Unit::Other("micros".to_owned()))]);
+
 /// Writes metrics, each with its help. Counters get the suffix `_total` from the format.
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
+    /// Where a name ends with a unit, the format has a line for that, and adds it to the rest of the name.
+    fn descriptor<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let with_unit = UNITS.iter().find_map(|(suffix, unit)| Some((name.strip_suffix(suffix)?, unit)));
+        match with_unit {
+            Some((rest, unit)) => self.0.encode_descriptor(rest, help, Some(unit), kind),
+            None => self.0.encode_descriptor(name, help, None, kind),
+        }
+    }
+
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+        metric.encode(self.descriptor(name, help, metric.metric_type())?)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstGauge::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+        metric.encode(self.descriptor(name, help, metric.metric_type())?)
     }
 
     fn counters<'l>(
@@ -238,7 +276,7 @@ impl Writer<'_> {
         rows: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
     ) -> fmt::Result {
         let metric = ConstCounter::new(0_u64);
-        let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (labels, value) in rows {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }
@@ -253,7 +291,7 @@ impl Writer<'_> {
         rows: impl IntoIterator<Item = (&'l str, u64)>,
     ) -> fmt::Result {
         let metric = ConstGauge::new(0_u64);
-        let mut family = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (row, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&[(label, row)])?)?;
         }

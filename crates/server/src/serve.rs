@@ -10,11 +10,8 @@ use anyhow::Context;
 use slung_engine::Engine;
 use slung_host::{Host, HostOptions, Module, StartOptions};
 use slung_model::SystemClock;
-use slung_net::{
-    AllowRule, Counters, HttpClient, IN_FLIGHT_BYTES_MAX, Memory, OutboundOptions, Producers, QUEUE_BYTES_MAX, Server,
-    ServerOptions,
-};
-use slung_store::{OsVfs, Recovery};
+use slung_net::{AllowRule, Counters, HttpClient, Memory, OutboundOptions, Producers, Server};
+use slung_store::{OsVfs, Recovery, Vfs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -78,7 +75,12 @@ pub(crate) struct Running {
 impl Running {
     /// Loads the workflows, opens the store, starts the one on the other, and then lets producers in.
     pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, allow_public, workflows, store, live } = config;
+        Self::start_on(Arc::new(OsVfs), config).await
+    }
+
+    /// The same on other files than the system's.
+    async fn start_on(vfs: Arc<dyn Vfs>, config: Config) -> anyhow::Result<Self> {
+        let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let (host, modules) = spawn_blocking(move || load(workflows)).await??;
@@ -86,7 +88,7 @@ impl Running {
         let commit_interval = store.commit_interval;
         let opened = spawn_blocking(move || {
             let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
-            let opened = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), &data, options);
+            let opened = Engine::open(vfs, Arc::new(SystemClock), &data, options);
             opened
                 .with_context(|| format!("data directory {}", data.display()))
                 .inspect(|(_, found)| report(&data, found))
@@ -99,7 +101,8 @@ impl Running {
         });
 
         let counters = Arc::new(Counters::default());
-        let producers = Producers::new(QUEUE_BYTES_MAX, Memory::new(IN_FLIGHT_BYTES_MAX), Arc::clone(&counters));
+        let producers =
+            Producers::new(network.queue_bytes_max, Memory::new(network.in_flight_bytes_max), Arc::clone(&counters));
         let http = HttpClient::new(
             OutboundOptions { allow, allow_public, ..OutboundOptions::default() },
             Arc::clone(&counters),
@@ -110,9 +113,15 @@ impl Running {
             modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
 
         let watched = Arc::new(WatchCounters::default());
-        let metrics = Metrics::new(Arc::clone(&engine), counters, Arc::clone(&workflows), Arc::clone(&watched));
+        let metrics = Metrics::new(
+            Arc::clone(&engine),
+            counters,
+            producers.memory().clone(),
+            Arc::clone(&workflows),
+            Arc::clone(&watched),
+        );
         let backend = EngineBackend::new(Arc::clone(&engine), durable, commit_interval, metrics, watched);
-        let server = Server::bind(listen, ServerOptions::default(), Arc::new(backend), producers)
+        let server = Server::bind(listen, network.server, Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let addr = server.local_addr();
@@ -227,4 +236,83 @@ fn report(data: &std::path::Path, recovery: &Recovery) {
     }
     let Recovery { series, points, log_bytes, .. } = recovery;
     info!("{}: {points} points in {series} series, a log of {log_bytes} bytes", data.display());
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use slung_model::SeriesKey;
+    use slung_net::v1::{NackCode, Reply, encode_block};
+    use slung_store::sim::SimVfs;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+
+    /// The whole server on a disk that is full for a while.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_full_disk_is_told_reading_goes_on_and_writing_resumes() {
+        let disk = Arc::new(SimVfs::new(7));
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+        let running = Running::start_on(Arc::clone(&disk) as Arc<dyn Vfs>, config).await.unwrap();
+        let base = format!("http://{}", running.addr);
+        let get = async |path: &str| slung_net::client::http_get(&format!("{base}{path}")).await.unwrap();
+        let url = format!("ws://{}/?protocol=slung.v1", running.addr);
+        let (mut sender, mut receiver) = tokio_tungstenite::connect_async(url).await.unwrap().0.split();
+        let key = SeriesKey::new("temp", ["sensor=1"]).unwrap();
+        let mut sent = 0;
+        let mut send = async || {
+            let points: Vec<_> = (0..1_000).map(|index| (sent * 1_000 + index, 1.0)).collect();
+            let mut message = Vec::new();
+            encode_block(&key, &points, &mut message);
+            sender.send(Message::binary(message)).await.unwrap();
+            sent += 1;
+        };
+        // The next ack, or else the nack.
+        let mut told = async || {
+            loop {
+                let frame = receiver.next().await.unwrap().unwrap().into_data();
+                match Reply::decode(&frame) {
+                    Some(Reply::Hello(_)) => {}
+                    Some(Reply::Ack { through }) => return Ok(through),
+                    Some(Reply::Nack { code, retryable, reason, .. }) => {
+                        return Err((code, retryable, reason.to_owned()));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        send().await;
+        assert_eq!(told().await, Ok(1));
+
+        disk.set_capacity(Some(disk.used() + 60_000));
+        let mut acknowledged = 1;
+        // What was taken before the disk was found full is not acknowledged until there is space: it is not waited for.
+        let full = loop {
+            send().await;
+            match tokio::time::timeout(Duration::from_millis(20), told()).await {
+                Ok(Ok(through)) => acknowledged = through,
+                Ok(Err(nack)) => break nack,
+                Err(_) => {}
+            }
+        };
+        assert_eq!((full.0, full.1), (NackCode::Storage as u16, true));
+        assert!(full.2.contains("disk is full"), "{}", full.2);
+        let (status, body) = get("/health").await;
+        assert_eq!(status, 503, "{body:?}");
+        let (status, body) = get(&slung_net::client::query_path("COUNT:temp:[]")).await;
+        assert!(status == 200 && body.starts_with(b"{\"value\":"), "{body:?}");
+
+        disk.set_capacity(None);
+        // An ack through the nacked message, which says that all before it is durable.
+        while told().await.is_err() {}
+        loop {
+            send().await;
+            if told().await.is_ok() && get("/health").await.0 == 200 {
+                break;
+            }
+        }
+        let count = running.engine.query(&slung_model::Query::parse("COUNT:temp:[]").unwrap()).unwrap().count;
+        assert!(count >= acknowledged * 1_000, "{count} points, {acknowledged} messages were acknowledged before");
+        running.stop().await.unwrap();
+    }
 }

@@ -24,6 +24,7 @@ mod series;
 pub mod sim;
 mod snapshot;
 mod store;
+mod stretches;
 pub mod tools;
 mod upkeep;
 mod version;
@@ -33,8 +34,9 @@ mod work;
 pub use damage::Damage;
 pub use error::{Error, Failure};
 pub use options::{Options, Recovery, Stats, Trimmed};
-pub use snapshot::{Bucket, Snapshot};
+pub use snapshot::Snapshot;
 pub use store::{Deleted, Store};
+pub use stretches::{Bucket, BucketValue};
 pub use vfs::{File, Lock, OsVfs, Vfs};
 
 /// The name of the manifest.

@@ -35,15 +35,6 @@ pub struct Snapshot {
     damage: Mutex<Vec<Damage>>,
 }
 
-/// The values of one stretch of time, of all series together.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bucket {
-    /// The first microsecond that belongs to it.
-    pub start: i64,
-    /// What is in it.
-    pub spread: Spread,
-}
-
 impl Snapshot {
     /// `series` rises, each once.
     pub(crate) fn take(state: &State, series: Arc<[SeriesId]>, range: TimeRange) -> Self {
@@ -95,11 +86,11 @@ impl Snapshot {
         lost.chain(self.found().iter()).cloned().collect()
     }
 
-    fn found(&self) -> MutexGuard<'_, Vec<Damage>> {
+    pub(crate) fn found(&self) -> MutexGuard<'_, Vec<Damage>> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, damage: Vec<Damage>) {
+    pub(crate) fn note(&self, damage: Vec<Damage>) {
         let mut found = self.found();
         for damage in damage {
             if !found.contains(&damage) {
@@ -122,7 +113,7 @@ impl Snapshot {
 
     /// Hands every part of every series to `take`, series by series and in the order of time; pieces as a whole where
     /// `whole` wants them so.
-    fn visit(
+    pub(crate) fn visit(
         &self,
         mut whole: impl FnMut(&Piece) -> bool,
         mut take: impl FnMut(SeriesId, Part<'_>),
@@ -232,46 +223,6 @@ impl Snapshot {
             },
         )?;
         Ok(sketch)
-    }
-
-    /// The points in stretches of `every` microseconds, counted from 1970, that have any, by rising time: at most
-    /// `buckets_max` of them, from the earliest on. In one pass; chunks that lie inside of one stretch are answered from
-    /// their summaries.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where the system fails.
-    ///
-    /// # Panics
-    /// Where `every` is not above 0.
-    pub fn buckets(&self, every: i64, buckets_max: usize) -> Result<Vec<Bucket>, Error> {
-        assert!(every > 0, "a stretch of time has a length");
-        let mut buckets: std::collections::BTreeMap<i64, Spread> = std::collections::BTreeMap::new();
-        let number = |timestamp: i64| timestamp.div_euclid(every);
-        let mut add = |number: i64, spread: &Spread| {
-            let is_beyond = |last: &i64| number > *last;
-            if buckets.len() == buckets_max && buckets.keys().next_back().is_none_or(is_beyond) {
-                return;
-            }
-            buckets.entry(number).or_default().merge(spread);
-            if buckets.len() > buckets_max {
-                buckets.pop_last();
-            }
-        };
-        self.visit(
-            |piece| number(piece.start()) == number(piece.end()),
-            |_, part| match part {
-                Part::Whole(piece) => add(number(piece.start()), piece.summary().spread()),
-                Part::Points { mut timestamps, mut values, .. } => {
-                    while let Some(&first) = timestamps.first() {
-                        let bucket = number(first);
-                        let inside = timestamps.partition_point(|&timestamp| number(timestamp) == bucket);
-                        add(bucket, &Spread::of(&values[..inside]));
-                        (timestamps, values) = (&timestamps[inside..], &values[inside..]);
-                    }
-                }
-            },
-        )?;
-        Ok(buckets.into_iter().map(|(number, spread)| Bucket { start: number.saturating_mul(every), spread }).collect())
     }
 
     /// The point with the greatest timestamp; of several series with the same, the one that was written last. `None` where

@@ -158,6 +158,14 @@ impl Store {
         ids.filter_map(|id| Some((id, Arc::clone(catalogue.key(id)?)))).collect()
     }
 
+    /// As [`Store::series`], but those behind `after` only, and at most `series_max` of them.
+    pub fn series_after(&self, after: Option<SeriesId>, series_max: usize) -> Vec<(SeriesId, Arc<SeriesKey>)> {
+        let catalogue = self.shared.catalogue();
+        let first = after.map_or(0, |after| after.index() + 1);
+        let ids = (first..catalogue.len()).take(series_max).filter_map(|index| u32::try_from(index).ok().map(SeriesId));
+        ids.filter_map(|id| Some((id, Arc::clone(catalogue.key(id)?)))).collect()
+    }
+
     /// The key of a series; `None` for an id that was not given out.
     pub fn key(&self, series: SeriesId) -> Option<Arc<SeriesKey>> {
         self.shared.catalogue().key(series).cloned()

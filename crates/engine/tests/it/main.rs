@@ -5,5 +5,6 @@ mod agreement;
 mod contract;
 mod crash;
 mod deleting;
+mod reads;
 mod seam;
 mod support;

@@ -1,6 +1,6 @@
 //! What stands behind the network in these tests: keeps everything, and can be busy, broken or choosy.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -9,7 +9,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt};
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
-use slung_net::{Backend, Counters, Deleted, QueryAnswer, QueryRefused, Updates, WriteRefused};
+use slung_net::{
+    Backend, Bucket, Buckets, Counters, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates,
+    WriteRefused,
+};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Notify, watch};
 
@@ -26,7 +29,7 @@ pub(crate) struct State {
     /// How many points each write brought.
     pub(crate) writes: Vec<usize>,
     pub(crate) keys: Vec<SeriesKey>,
-    ids: HashMap<SeriesKey, SeriesId>,
+    pub(crate) ids: HashMap<SeriesKey, SeriesId>,
     /// How often a key was asked for.
     pub(crate) resolved: usize,
     pub(crate) closed: Vec<u64>,
@@ -100,6 +103,11 @@ impl Fake {
         };
         let in_time = tokio::time::timeout(PATIENCE, reached).await;
         assert!(in_time.is_ok(), "never happened: {what}");
+    }
+
+    /// Lets time go by.
+    pub(crate) fn pass(&self, micros: i64) {
+        self.now.fetch_add(micros, Relaxed);
     }
 
     /// All that is stored becomes durable, or only so many points.
@@ -198,7 +206,8 @@ impl Backend for Fake {
                 return Err(WriteRefused::Invalid("unwanted".into()));
             }
             assert!(!points.is_empty(), "an empty write");
-            let producer = producer.expect("everything here comes from a producer").get();
+            // By HTTP there is none.
+            let producer = producer.map_or(0, ProducerId::get);
             assert!(!state.closed.contains(&producer), "a write after its producer was closed");
             state.stored.extend(points.iter().map(|point| (producer, *point)));
             state.writes.push(points.len());
@@ -232,6 +241,82 @@ impl Backend for Fake {
             Ok(QueryAnswer { query: query.to_string(), value, count, series: 1, range, damage })
         }
         .boxed()
+    }
+
+    fn buckets(&self, text: &str, step: i64, max: usize) -> BoxFuture<'_, Result<Buckets, QueryRefused>> {
+        let answer = self.find(text).map(|(query, points)| {
+            let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
+            for (_, point) in points {
+                let start = point.timestamp.div_euclid(step) * step;
+                let bucket = buckets.entry(start).or_insert(Bucket { start, value: Some(0.0), count: 0 });
+                bucket.value = bucket.value.map(|sum| sum + point.value);
+                bucket.count += 1;
+            }
+            let (series, range) = (1, query.time_range(self.now_micros()));
+            let buckets = buckets.into_values().take(max).collect();
+            let damage = self.state(|state| state.damage.clone());
+            Buckets { query: query.to_string(), series, range, buckets, damage }
+        });
+        std::future::ready(answer).boxed()
+    }
+
+    fn points(
+        &self,
+        text: &str,
+        after: Option<(Place, TimeRange)>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<PointsPage, QueryRefused>> {
+        let answer = self.find(text).map(|(query, points)| {
+            let range = after.map_or(query.time_range(self.now_micros()), |(_, range)| range);
+            let place = |point: &Point| (point.series, point.timestamp);
+            let is_behind =
+                |point: &Point| after.is_none_or(|(after, _)| place(point) > (after.series, after.timestamp));
+            let inside = points.into_iter().filter(|(_, point)| is_behind(point) && range.contains(point.timestamp));
+            let mut inside: Vec<(SeriesKey, Point)> = inside.collect();
+            inside.sort_by_key(|(_, point)| place(point));
+            let more = inside.len() > max;
+            inside.truncate(max);
+            let runs = inside.chunk_by(|(_, a), (_, b)| a.series == b.series).map(|run| PointsRun {
+                series: run[0].1.series,
+                key: Arc::new(run[0].0.clone()),
+                points: run.iter().map(|(_, point)| (point.timestamp, point.value)).collect(),
+            });
+            let damage = self.state(|state| state.damage.clone());
+            PointsPage { range, runs: runs.collect(), more, damage }
+        });
+        std::future::ready(answer).boxed()
+    }
+
+    fn series(
+        &self,
+        text: Option<&str>,
+        after: Option<SeriesId>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>> {
+        let query = text.map(|text| Query::parse(text).unwrap());
+        let series = self.state(|state| {
+            let ids = (0..).map(SeriesId).zip(&state.keys);
+            let meant =
+                ids.filter(|(id, key)| Some(*id) > after && query.as_ref().is_none_or(|query| query.matches(key)));
+            meant.take(max).map(|(id, key)| (id, Arc::new(key.clone()))).collect()
+        });
+        std::future::ready(Ok(series)).boxed()
+    }
+
+    fn tags(
+        &self,
+        text: Option<&str>,
+        after: Option<&str>,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, u64)>, QueryRefused>> {
+        let query = text.map(|text| Query::parse(text).unwrap());
+        let mut tags: BTreeMap<String, u64> = BTreeMap::new();
+        self.state(|state| {
+            let meant = state.keys.iter().filter(|key| query.as_ref().is_none_or(|query| query.matches(key)));
+            meant.flat_map(SeriesKey::tags).for_each(|tag| *tags.entry(tag.to_owned()).or_default() += 1);
+        });
+        let behind = tags.into_iter().filter(|(tag, _)| after.is_none_or(|after| **tag > *after));
+        std::future::ready(Ok(behind.take(max).collect())).boxed()
     }
 
     fn delete(&self, text: &str) -> BoxFuture<'_, Result<Deleted, QueryRefused>> {
@@ -269,6 +354,19 @@ impl Backend for Fake {
 }
 
 impl Fake {
+    /// The points that a query means, whatever its range.
+    fn find(&self, text: &str) -> Result<(Query, Vec<(SeriesKey, Point)>), QueryRefused> {
+        if let Some(why) = self.state(|state| state.failed.clone()) {
+            return Err(QueryRefused { at: None, what: why });
+        }
+        let query = Query::parse(text).map_err(|error| QueryRefused { at: Some(error.at), what: error.what })?;
+        let points = self.state(|state| {
+            let points = state.stored.iter().map(|(_, point)| (state.keys[point.series.index()].clone(), *point));
+            points.filter(|(key, _)| query.matches(key)).collect()
+        });
+        Ok((query, points))
+    }
+
     fn watch(&self, text: &str) -> Result<Updates, QueryRefused> {
         if let Some(why) = self.state(|state| state.failed.clone()) {
             return Err(QueryRefused { at: None, what: why });

@@ -50,7 +50,48 @@ async fn each_route_answers_as_it_should() {
         ("GET", "/api/v1/query?", "", 400, "/api/v1/query?q=QUERY"),
         ("GET", "/api/v1/query?q=%ff", "", 400, "not UTF-8"),
         ("GET", "/api/v1/query?q=a:[]&q=b:[]", "", 400, "twice"),
-        ("GET", "/api/v1/query?q=a:[]&step=5m", "", 400, r#"the parameter \"step\" is not known"#),
+        (
+            "GET",
+            "/api/v1/query?q=a:[]&limit=5",
+            "",
+            400,
+            r#"the parameter \"limit\" is not known here; known: q, step"#,
+        ),
+        ("GET", "/api/v1/query?q=a:[]&step=5", "", 400, "step, byte 0: expected an amount above 0 and a unit"),
+        ("GET", "/api/v1/query?q=a:[]&step=0s", "", 400, "bad_request"),
+        ("GET", "/api/v1/query?q=AVG:temp:x&step=5m", "", 400, r#","at":9}}"#),
+        (
+            "GET",
+            "/api/v1/query?q=a:[]:[5,7]&step=5m",
+            "",
+            200,
+            r#"{"query":"a:[]:[5,7]","step":300000000,"series":1,"range":{"start":5,"end":7},"buckets":[]}"#,
+        ),
+        ("GET", "/api/v1/points", "", 400, "/api/v1/points?q=QUERY"),
+        ("GET", "/api/v1/points?q=a:[]", "", 200, r#"{"query":"a:[]","range":null,"points":[],"next":null}"#),
+        ("GET", "/api/v1/points?q=:temp:x", "", 400, r#","at":6}}"#),
+        (
+            "GET",
+            "/api/v1/points?q=AVG:a:[]",
+            "",
+            400,
+            "AVG computes something: name what is meant without it\",\"at\":0",
+        ),
+        ("GET", "/api/v1/points?q=a:[]&limit=0", "", 400, "limit is a number from 1 to 100000"),
+        ("GET", "/api/v1/points?q=a:[]&limit=100001", "", 400, "bad_request"),
+        ("GET", "/api/v1/points?q=a:[]&format=xml", "", 400, "json, ndjson and csv are"),
+        ("GET", "/api/v1/points?q=a:[]&after=5", "", 400, "bad_cursor"),
+        ("GET", "/api/v1/series", "", 200, r#"{"series":[],"next":null}"#),
+        ("GET", "/api/v1/series?q=a:[]:[5m]", "", 400, r#"ask without a range","at":5}}"#),
+        ("GET", "/api/v1/series?q=MAX:a:[]", "", 400, "MAX computes something"),
+        ("GET", "/api/v1/series?limit=10001", "", 400, "limit is a number from 1 to 10000"),
+        ("GET", "/api/v1/series?after=x", "", 400, "bad_cursor"),
+        ("GET", "/api/v1/tags", "", 200, r#"{"tags":[],"next":null}"#),
+        ("GET", "/api/v1/tags?q=a:", "", 400, "bad_query"),
+        ("GET", "/api/v1/producers", "", 200, r#"{"producers":[]}"#),
+        ("GET", "/api/v1/producers?id=5", "", 400, "known: none"),
+        ("GET", "/api/v1/events", "", 405, "method_not_allowed"),
+        ("DELETE", "/api/v1/series", "", 405, "method_not_allowed"),
         ("GET", "/api/v1/live", "", 400, "/api/v1/live?q=QUERY"),
         ("GET", "/api/v1/live?q=AVG:temp:x", "", 400, r#","at":9}}"#),
         ("GET", "/api/v1/live?q=AVG:temp:[]:[2h,1h]", "", 400, "a live query's range is absolute"),
@@ -80,7 +121,7 @@ async fn each_route_answers_as_it_should() {
         ("DELETE", "/metrics", "", 405, "method_not_allowed"),
         ("OPTIONS", "/api/v1/query?q=a:[]", "", 405, "method_not_allowed"),
         ("BREW", "/health", "", 405, "method_not_allowed"),
-        ("GET", "/nothing/here", "", 404, "not_found"),
+        ("GET", "/nothing/here", "", 404, "/health, /api/v1/events, /api/v1/query, "),
         ("POST", "/nothing/here", "", 404, "not_found"),
         ("GET", "/health/", "", 404, "not_found"),
         ("GET", "//", "", 404, "not_found"),
@@ -101,7 +142,9 @@ async fn each_route_answers_as_it_should() {
             }
         }
         match status {
-            405 if path.starts_with("/api/v1/delete") => assert!(head.contains("allow: post\r"), "{head}"),
+            405 if path.starts_with("/api/v1/delete") || path == "/api/v1/events" => {
+                assert!(head.contains("allow: post\r"), "{head}")
+            }
             405 => assert!(head.contains("allow: get, head"), "{head}"),
             426 => assert!(head.contains("upgrade: websocket"), "{head}"),
             _ => {}
@@ -113,7 +156,7 @@ async fn each_route_answers_as_it_should() {
         row.map_or(0, |(_, _, count)| *count)
     };
     assert_eq!((count("/health", "2xx"), count("/health", "4xx"), count("other", "4xx")), (3, 2, 8));
-    assert_eq!((count("/api/v1/query", "2xx"), count("/api/v1/query", "4xx"), count("/", "4xx")), (4, 9, 9));
+    assert_eq!((count("/api/v1/query", "2xx"), count("/api/v1/query", "4xx"), count("/", "4xx")), (5, 12, 9));
 }
 
 #[tokio::test]

@@ -3,10 +3,14 @@
 
 mod backend;
 mod book;
+mod crowd;
 mod echo;
 mod frames;
 mod framing;
+mod fuzz;
 mod http_api;
+mod http_events;
+mod http_reads;
 mod live;
 mod load;
 mod outbound;
@@ -15,6 +19,8 @@ mod protocol;
 mod rfc6455;
 mod rig;
 mod shutdown;
+mod silence;
+mod targets;
 mod v1;
 mod web;
 mod writeback;

@@ -240,7 +240,9 @@ async fn proxies_of_the_environment_are_not_used() {
 /// The ways in which an answer ends, and answers that are none.
 #[tokio::test]
 async fn every_way_to_end_an_answer_is_read_and_what_breaks_off_is_no_answer() {
-    const ANSWERS: &[(&str, &str, Option<(u16, &str)>)] = &[
+    /// Status and body, where it is an answer.
+    type Expected = Option<(u16, &'static str)>;
+    const ANSWERS: &[(&str, &str, Expected)] = &[
         ("length", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", Some((200, "body"))),
         (
             "chunked",

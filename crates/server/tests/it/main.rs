@@ -6,6 +6,7 @@ mod directory;
 mod durability;
 mod feedback;
 mod guest;
+mod http;
 mod idle;
 mod ingest;
 mod kill;

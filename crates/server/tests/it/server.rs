@@ -138,7 +138,13 @@ impl Server {
 
     /// One HTTP request by hand: status and body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        http(self.addr, &format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr))
+        http(self.addr, format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr))
+    }
+
+    /// As [`Server::get`], with the head in between.
+    pub(crate) fn get_with_head(&self, path: &str) -> (u16, String, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr);
+        http_with_head(self.addr, request)
     }
 
     /// The value of a query.
@@ -218,7 +224,7 @@ impl Drop for Server {
     }
 }
 
-fn percent_encoded(query: &str) -> String {
+pub(crate) fn percent_encoded(query: &str) -> String {
     query.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
@@ -233,16 +239,22 @@ impl Updates {
     }
 }
 
-/// Sends a raw request and reads the answer to its end.
-pub(crate) fn http(addr: SocketAddr, request: &str) -> (u16, String) {
+/// Sends a raw request and reads the answer to its end: status and body.
+pub(crate) fn http(addr: SocketAddr, request: impl AsRef<[u8]>) -> (u16, String) {
+    let (status, _, body) = http_with_head(addr, request);
+    (status, body)
+}
+
+/// As [`http`], with the head in between.
+fn http_with_head(addr: SocketAddr, request: impl AsRef<[u8]>) -> (u16, String, String) {
     let mut stream = TcpStream::connect(addr).expect("it connects");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_ref()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, body.to_owned())
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 /// A producer that is not the product's own client.

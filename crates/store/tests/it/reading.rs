@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use slung_model::{Op, Point, Query, SeriesId, SeriesKey, TimeRange};
+use slung_model::{Op, Point, Quantile, Query, SeriesId, SeriesKey, TimeRange};
 use slung_store::sim::SimVfs;
 
 use crate::common::{key, open};
@@ -101,4 +101,35 @@ fn a_snapshot_sees_whole_writes_and_does_not_change() {
         assert_eq!(snapshot.points().unwrap().count() as u64, before.count());
     }
     assert_eq!(store.snapshot(&[a, b], TimeRange::ALL).aggregate().unwrap().count(), 40_000);
+}
+
+/// Quantiles hold the values of some stretches at once, and read a long one by itself.
+#[test]
+fn quantiles_of_long_and_short_stretches_are_those_of_each() {
+    const LONG: i64 = 1 << 21;
+    let (store, _) = open(&SimVfs::new(1)).unwrap();
+    let [a, b] = [0, 1].map(|number| store.resolve(&key(number)).unwrap().0);
+    let value = |timestamp: i64| (timestamp.wrapping_mul(7_919) % 1_000) as f64;
+    let write = |series, range: std::ops::Range<i64>, step| {
+        let points: Vec<Point> = range.step_by(step).map(|at| point(series, at, value(at))).collect();
+        for points in points.chunks(100_000) {
+            store.write(points).unwrap();
+        }
+    };
+    // Short stretches, one with more values than are held, and short ones again.
+    write(a, -3 * LONG..0, 50_000);
+    write(a, 0..700_000, 1);
+    write(b, 700_000..1_400_000, 1);
+    write(b, LONG..4 * LONG, 40_000);
+    let snapshot = store.snapshot(&[a, b], TimeRange::ALL);
+    let median = Quantile::from_percent("50").unwrap();
+    let found = snapshot.bucket_quantiles(median, LONG, 100).unwrap();
+    assert_eq!(found.iter().map(|bucket| bucket.start / LONG).collect::<Vec<_>>(), [-3, -2, -1, 0, 1, 2, 3]);
+    assert_eq!(found[3].count, 1_400_000);
+    for bucket in &found {
+        let own = snapshot.narrow(TimeRange { start: bucket.start, end: bucket.start + LONG - 1 }).sketch().unwrap();
+        assert_eq!((bucket.value, bucket.count), (own.quantile(median), own.count()), "{}", bucket.start);
+    }
+    let few = snapshot.bucket_quantiles(median, LONG, 2).unwrap();
+    assert_eq!(few, found[..2]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slung_model::{Aggregate, Op, Point, SeriesId, Spread, TimeRange};
+use slung_model::{Aggregate, Op, Point, Quantile, SeriesId, Spread, TimeRange};
 use slung_store::Snapshot;
 
 use crate::common::Write;
@@ -189,6 +189,37 @@ impl Answer {
         assert_eq!(starts, expected.keys().copied().take(buckets_max).collect::<Vec<_>>(), "which buckets there are");
         for (bucket, values) in std::iter::zip(&found, expected.values()) {
             assert_spread(&bucket.spread, values);
+        }
+        self.compare_bucket_values(snapshot, every, buckets_max, &starts);
+    }
+
+    /// Each stretch answers what its own snapshot does.
+    fn compare_bucket_values(&self, snapshot: &Snapshot, every: i64, buckets_max: usize, starts: &[i64]) {
+        let median = Quantile::from_percent("50").unwrap();
+        let firsts = snapshot.bucket_firsts(every, buckets_max).unwrap();
+        let lasts = snapshot.bucket_lasts(every, buckets_max).unwrap();
+        let rates = snapshot.bucket_rates(every, buckets_max).unwrap();
+        let medians = snapshot.bucket_quantiles(median, every, buckets_max).unwrap();
+        assert_eq!(firsts.iter().map(|(start, _)| *start).collect::<Vec<_>>(), starts);
+        assert_eq!(lasts.iter().map(|(start, _)| *start).collect::<Vec<_>>(), starts);
+        assert_eq!(rates.iter().map(|bucket| bucket.start).collect::<Vec<_>>(), starts);
+        assert_eq!(medians.iter().map(|bucket| bucket.start).collect::<Vec<_>>(), starts);
+        let points = self.points();
+        // Some of them: each is read five times.
+        for (index, start) in starts.iter().enumerate().step_by(7) {
+            let own = snapshot.narrow(TimeRange { start: *start, end: start.saturating_add(every - 1) });
+            assert_eq!(Some(firsts[index].1), own.first().unwrap(), "the first of a stretch");
+            let (found, last) = (lasts[index].1, own.last().unwrap().unwrap());
+            assert_eq!(found.timestamp, last.timestamp, "the time of the last of a stretch");
+            let ends: Vec<&Point> = points.iter().filter(|point| point.timestamp == last.timestamp).collect();
+            assert!(ends.contains(&&found) && (ends.len() > 1 || found == last), "the last of a stretch");
+            let (rate, count) = own.rate().unwrap();
+            assert_eq!((rates[index].count, rates[index].value.is_some()), (count, rate.is_some()));
+            let (found, expected) = (rates[index].value.unwrap_or(0.0), rate.unwrap_or(0.0));
+            // Values are up to 1e3, and points lie at least a microsecond apart.
+            assert_near(found, expected, count as f64 * 1e9, "the rate of a stretch");
+            let sketch = own.sketch().unwrap();
+            assert_eq!((medians[index].value, medians[index].count), (sketch.quantile(median), sketch.count()));
         }
     }
 }

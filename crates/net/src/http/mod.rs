@@ -1,0 +1,198 @@
+//! The HTTP API: which path answers what. What each answers is in a file of its own.
+
+mod batch;
+mod buffer;
+mod cursor;
+mod error;
+mod events;
+mod live;
+mod parameters;
+mod points;
+mod query;
+mod series;
+mod upgrade;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use slung_model::TimeRange;
+use tokio::sync::watch;
+
+pub use self::error::ErrorCode;
+use self::error::Failure;
+pub(crate) use self::events::Stamps;
+pub(crate) use self::upgrade::Protocol;
+use crate::live::Events;
+use crate::server::Shared;
+use crate::stats::Route;
+
+/// What a body that nobody wants may have, bytes. It is read, so that the client gets to read the answer, and thrown away.
+const UNWANTED_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) type Answer = Response<Either<Full<Bytes>, Events>>;
+
+/// Both ends belong to it; microseconds since 1970.
+#[derive(Debug, Serialize)]
+struct RangeBody {
+    start: i64,
+    end: i64,
+}
+
+impl RangeBody {
+    /// `None` for all of time.
+    fn of(range: TimeRange) -> Option<Self> {
+        (range != TimeRange::ALL).then_some(Self { start: range.start, end: range.end })
+    }
+}
+
+/// Answers one request. 101 stands for: this connection is a producer's from here on.
+/// `stop` turns true when the server ends.
+pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, stop: &watch::Receiver<bool>) -> Answer {
+    let route = route(request.uri().path());
+    let mut answer = match dispatch(shared, request, route, stop).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            shared.counters.http_refused(failure.code);
+            failure.answer()
+        }
+    };
+    // An answer belongs to its moment.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    shared.counters.http_request(route, answer.status().as_u16());
+    answer
+}
+
+/// Whether the answer goes on until one side has enough of it.
+pub(crate) fn is_stream(answer: &Answer) -> bool {
+    matches!(answer.body(), Either::Right(_))
+}
+
+fn route(path: &str) -> Route {
+    let named = Route::ALL.iter().find(|route| route.label() == path);
+    named.copied().unwrap_or(Route::Other)
+}
+
+async fn dispatch(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    route: Route,
+    stop: &watch::Receiver<bool>,
+) -> Result<Answer, Failure> {
+    let is_post = request.method() == Method::POST;
+    if route == Route::Events && is_post {
+        return events::take(shared, request).await;
+    }
+    discard_body(shared, request.body_mut()).await?;
+    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let parameters = request.uri().query().unwrap_or_default();
+    match route {
+        Route::Other => {
+            let paths: Vec<&str> = Route::ALL.iter().map(|route| route.label()).filter(|path| path.len() > 1).collect();
+            let message = format!("there is nothing at this path; there is something at {}", paths.join(", "));
+            Err(Failure::new(ErrorCode::NotFound, message))
+        }
+        Route::Producers if is_post => {
+            let message = "events are sent as WebSocket frames here: connect to ws://HOST:PORT/ and send one event per \
+                binary frame, or as JSON per text frame; or post them to /api/v1/events";
+            Err(Failure::new(ErrorCode::UseWebsocket, message))
+        }
+        Route::Delete if is_post => query::delete(shared, &request).await,
+        Route::Delete | Route::Events => {
+            let refused = Failure::new(ErrorCode::MethodNotAllowed, "this path answers POST only");
+            Err(refused.with(header::ALLOW, "POST"))
+        }
+        _ if !is_get => {
+            let refused = Failure::new(ErrorCode::MethodNotAllowed, "this path answers GET and HEAD only");
+            Err(refused.with(header::ALLOW, "GET, HEAD"))
+        }
+        Route::Producers => upgrade::upgrade(&request),
+        Route::Health => health(shared),
+        Route::Query => query::query(shared, parameters).await,
+        Route::Points => points::points(shared, &request).await,
+        Route::Series => series::series(shared, parameters).await,
+        Route::Tags => series::tags(shared, parameters).await,
+        Route::ProducerList => series::producers(shared, parameters),
+        Route::Live => live::live(shared, parameters, stop).await,
+        Route::Metrics => Ok(metrics(shared)),
+    }
+}
+
+/// What a client is still sending who may not read the answer otherwise.
+async fn discard_body(shared: &Shared, body: &mut Incoming) -> Result<(), Failure> {
+    let bytes_max = shared.options.body_bytes_max.min(UNWANTED_BYTES_MAX);
+    let too_big = || too_big(format!("the body is larger than {bytes_max} bytes"));
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_big());
+    }
+    in_time(shared, async {
+        let mut bytes = 0;
+        while let Some(data) = next_data(body).await? {
+            bytes += data.len();
+            if bytes > bytes_max {
+                return Err(too_big());
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The next bytes of a body; `None` at its end.
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|broken| Failure::new(ErrorCode::BadBody, format!("the body cannot be read: {broken}")).last())?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+async fn in_time<T>(shared: &Shared, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::time::timeout(shared.options.body_timeout, read).await {
+        Ok(read) => read,
+        Err(_) => Err(Failure::new(ErrorCode::BodyTooSlow, "the body did not come in time").last()),
+    }
+}
+
+fn too_big(message: String) -> Failure {
+    Failure::new(ErrorCode::BodyTooBig, message).last()
+}
+
+fn health(shared: &Shared) -> Result<Answer, Failure> {
+    match shared.backend.health() {
+        Ok(()) => Ok(json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
+        Err(reason) => Err(Failure::new(ErrorCode::NotWritable, reason.to_string())),
+    }
+}
+
+fn metrics(shared: &Shared) -> Answer {
+    let text = shared.backend.metrics();
+    let content_type = if text.ends_with("# EOF\n") {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    with(Response::new(Either::Left(Full::from(text))), header::CONTENT_TYPE, content_type)
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(body).expect("structs of strings and numbers have a JSON form");
+    let mut answer = Response::new(Either::Left(Full::from(body)));
+    *answer.status_mut() = status;
+    with(answer, header::CONTENT_TYPE, "application/json")
+}
+
+/// The connection is closed behind this one.
+fn last(answer: Answer) -> Answer {
+    with(answer, header::CONNECTION, "close")
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}
