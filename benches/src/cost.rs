@@ -60,6 +60,32 @@ pub fn thread_cpu() -> io::Result<Duration> {
     on_cpu(Path::new("/proc/thread-self/schedstat"))
 }
 
+/// Processor time of all threads of another process that still run.
+///
+/// # Errors
+/// Where there is no such process, or no such `/proc`.
+pub fn process_cpu(pid: u32) -> io::Result<Duration> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    // A thread may end meanwhile.
+    tasks.map(|task| Ok(on_cpu(&task?.path().join("schedstat")).unwrap_or_default())).sum()
+}
+
+/// The memory that another process has now, bytes.
+///
+/// # Errors
+/// As [`process_cpu`].
+pub fn process_memory_bytes(pid: u32) -> io::Result<u64> {
+    Ok(field(&format!("/proc/{pid}/status"), "VmRSS:")? << 10)
+}
+
+/// The most memory that another process had so far, bytes.
+///
+/// # Errors
+/// As [`process_cpu`].
+pub fn process_memory_peak_bytes(pid: u32) -> io::Result<u64> {
+    Ok(field(&format!("/proc/{pid}/status"), "VmHWM:")? << 10)
+}
+
 /// The first number of a `schedstat`: nanoseconds on a processor.
 fn on_cpu(path: &Path) -> io::Result<Duration> {
     let text = fs::read_to_string(path)?;

@@ -62,7 +62,7 @@ pub trait Backend: Send + Sync + 'static {
         text: Option<&str>,
         after: Option<SeriesId>,
         series_max: usize,
-    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>>;
+    ) -> BoxFuture<'_, Result<SeriesPage, QueryRefused>>;
 
     /// The tags of those series, each with how many of them carry it; in byte order, those behind `after`, at most
     /// `tags_max`.
@@ -163,6 +163,9 @@ pub struct Bucket {
     /// As [`QueryAnswer::count`].
     pub count: u64,
 }
+
+/// Some series with their keys, in the order of their ids.
+pub type SeriesPage = Vec<(SeriesId, Arc<SeriesKey>)>;
 
 /// A point's place in the order of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

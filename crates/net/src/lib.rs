@@ -21,7 +21,8 @@ pub mod v1;
 pub mod wire;
 
 pub use backend::{
-    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
+    WriteRefused,
 };
 pub use http::ErrorCode;
 pub use memory::{IN_FLIGHT_BYTES_MAX, Memory};

@@ -8,7 +8,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use slung_engine::Engine;
 use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{
-    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates, WriteRefused,
+    Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
+    WriteRefused,
 };
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -152,7 +153,7 @@ impl Backend for EngineBackend {
         text: Option<&str>,
         after: Option<SeriesId>,
         series_max: usize,
-    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>> {
+    ) -> BoxFuture<'_, Result<SeriesPage, QueryRefused>> {
         self.blocking_with(text, move |engine, query| Ok(engine.series(query, after, series_max)))
     }
 

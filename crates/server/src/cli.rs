@@ -84,7 +84,11 @@ pub(crate) struct ServeArgs {
 #[command(after_help = "\
 CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or
 microseconds since 1970; `series` and `tags` (a JSON array) may be there too. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
-\"series\" and \"tags\". Which of the two it is shows in the first character. Example:
+\"series\" and \"tags\". Which of the two it is shows in the first character.
+
+Every event is sent again until the server has acknowledged it: it is on disk then, and survives a power cut. A server that
+restarts is waited for. The exit code is 1 where events were refused or may not be stored. Ctrl-C ends the reading, and
+waits for what was sent; a second one does not. Example:
   slung write temps.csv --series temperature --tag machine=1 --speed 3600x")]
 pub(crate) struct WriteArgs {
     /// File to read; `-` is stdin.
@@ -105,6 +109,9 @@ pub(crate) struct WriteArgs {
     /// How long to wait, after the last event, for what workflows still send, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub(crate) wait: f64,
+    /// How long to go on while the server acknowledges nothing, because it is away for instance, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) give_up: f64,
 }
 
 /// `slung query`
@@ -112,10 +119,15 @@ pub(crate) struct WriteArgs {
 #[command(after_help = "\
 Examples:
   slung query 'AVG:temperature:[machine=1]:[1h]'
+  slung query 'MAX:temperature:[]:[1d]' --step 1h
   slung query 'COUNT:temperature:[]' --json")]
 pub(crate) struct QueryArgs {
     /// The query, for example `AVG:temp:[sensor=1]:[5m]`.
     pub(crate) query: String,
+    /// A value for each stretch of that length, a line each with the time (UTC) at which it begins; without points there is
+    /// none.
+    #[arg(long, value_name = "TIME", value_parser = step)]
+    pub(crate) step: Option<i64>,
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
     pub(crate) url: String,
@@ -284,6 +296,11 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(times) if f64::is_finite(times) && times > 0.0 => Ok(times),
         _ => Err("expected a factor above 0, for example 60x".to_owned()),
     }
+}
+
+/// Microseconds.
+fn step(text: &str) -> Result<i64, String> {
+    slung_model::duration_micros(text).map_err(|error| error.what)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

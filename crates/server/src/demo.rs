@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use slung_model::SeriesKey;
-use slung_net::client::{Producer, Received, Receiver, Sender};
+use slung_net::client::{PlainProducer, PlainReceiver, PlainSender, Received};
 
 use crate::cli::DemoArgs;
 use crate::config::{Config, WorkflowConfig};
@@ -106,7 +106,7 @@ async fn stream(
     judge: Judge,
 ) -> anyhow::Result<(Alerts, Duration)> {
     until("the workflow has subscribed", || running.engine.stats().live.handles == 1).await?;
-    let (sender, receiver) = Producer::connect(&format!("ws://{}/", running.addr)).await?.split();
+    let (sender, receiver) = PlainProducer::connect(&format!("ws://{}/", running.addr)).await?.split();
     let sent_at = SentAt::default();
     let (quiet, mut alerted) = tokio::sync::watch::channel(());
     let listener = tokio::spawn(listen(receiver, judge, Arc::clone(&sent_at), quiet));
@@ -121,7 +121,12 @@ async fn stream(
     Ok((listener.await??, took))
 }
 
-async fn send(mut sender: Sender, readings: &[InputEvent], rate: u32, sent_at: &SentAt) -> anyhow::Result<Sender> {
+async fn send(
+    mut sender: PlainSender,
+    readings: &[InputEvent],
+    rate: u32,
+    sent_at: &SentAt,
+) -> anyhow::Result<PlainSender> {
     let key = SeriesKey::new("temperature", ["machine=1"])?;
     let started = Instant::now();
     let mut interval = tokio::time::interval(SEND_INTERVAL);
@@ -141,7 +146,7 @@ async fn send(mut sender: Sender, readings: &[InputEvent], rate: u32, sent_at: &
 }
 
 async fn listen(
-    mut receiver: Receiver,
+    mut receiver: PlainReceiver,
     mut judge: Judge,
     sent_at: SentAt,
     alerted: tokio::sync::watch::Sender<()>,

@@ -140,6 +140,25 @@ fn a_page_after_a_series_that_is_not_meant_goes_on_with_the_next() {
     assert_eq!(values(Some((resolve(&engine, "temp", 0), i64::MIN, TimeRange { start: TODAY, end: 0 }))), []);
 }
 
+/// More series than are looked at under one lock, most of them without points.
+#[test]
+fn pages_go_over_many_series() {
+    let engine = open(SimVfs::new(5), Options::default());
+    for sensor in 0..5_000 {
+        resolve(&engine, "temp", sensor);
+    }
+    let events: Vec<(u32, i64, f64)> = (0..5_000).step_by(37).map(|sensor| (sensor, -1, f64::from(sensor))).collect();
+    write(&engine, &events);
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = engine.points(&query("temp:[]"), after, 50).unwrap();
+        found.extend(page.points.iter().map(|point| point.value));
+        let Some(last) = page.points.last().filter(|_| page.more) else { break };
+        after = Some((last.series, last.timestamp, page.range));
+    }
+    assert_eq!(found, events.iter().map(|(.., value)| *value).collect::<Vec<_>>());
+}
+
 #[test]
 fn series_and_tags_are_listed_from_where_it_is_asked() {
     let engine = open(SimVfs::new(5), Options::default());

@@ -225,3 +225,66 @@ fn refused(error: &WireError) -> Failure {
     };
     Failure::new(code, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use slung_model::TIMESTAMP_MAX;
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000_000;
+    const RULES: Rules = Rules { now: NOW, ahead_micros_max: 1_000_000 };
+
+    fn read(body: &[u8], is_gzip: bool) -> Result<Batch, Failure> {
+        let memory = Memory::new(1 << 20);
+        let mut buffer = Buffer::new(&memory, usize::MAX);
+        buffer.push(body)?;
+        let read = Batch::read(buffer, is_gzip, RULES, &memory);
+        if read.is_err() {
+            assert_eq!(memory.used(), 0, "what is refused gives its memory back");
+        }
+        read
+    }
+
+    fn points(body: &str) -> Vec<(String, i64, f64)> {
+        let mut batch = read(body.as_bytes(), false).unwrap();
+        batch.stamp(NOW);
+        let key = |point: &Point| batch.keys[point.series.index()].to_string();
+        batch.points.iter().map(|point| (key(point), point.timestamp, point.value)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_say_the_same(
+            events in prop::collection::vec(
+                ("[a-c\u{e9}\"]{1,2}", prop::option::of(-TIMESTAMP_MAX..NOW), -1e300..1e300_f64, "[tu]{0,2}"), 1..40)
+        ) {
+            let mut stamp = NOW..;
+            let mut expected = Vec::new();
+            let mut written = Vec::new();
+            for (series, timestamp, value, tags) in &events {
+                let tags: Vec<String> = tags.chars().map(String::from).collect();
+                let key = SeriesKey::new(series, &tags).unwrap();
+                expected.push((key.to_string(), timestamp.or_else(|| stamp.next()).unwrap(), *value));
+                let event = serde_json::json!({"series": series, "timestamp": timestamp, "value": value, "tags": tags});
+                written.push(event.to_string());
+            }
+            prop_assert_eq!(&points(&written.join("\n")), &expected);
+            prop_assert_eq!(&points(&format!("[{}]", written.join(","))), &expected);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, is_gzip: bool) {
+            let _ = read(&bytes, is_gzip);
+        }
+
+        #[test]
+        fn what_looks_like_events_is_read_or_refused(
+            parts in prop::collection::vec(
+                prop::sample::select(&["[", "]", "{", "}", ",", "\"value\":1", "\"series\":\"a\"", "\n", " ", "1"][..]), 0..20)
+        ) {
+            let _ = read(parts.concat().as_bytes(), false);
+        }
+    }
+}

@@ -103,10 +103,10 @@ impl ErrorCode {
 
     /// When to try again, seconds: what is short of room has some soon; a disk, or a place among streams, takes somebody
     /// to do something.
-    fn retry_after(self) -> Option<&'static str> {
+    pub(super) fn retry_after(self) -> Option<&'static str> {
         match self {
             Self::NoMemory | Self::Busy | Self::Unconfirmed => Some("1"),
-            Self::TooManyStreams | Self::DiskFull => Some("10"),
+            Self::TooManyStreams | Self::TooMany | Self::DiskFull => Some("10"),
             _ => None,
         }
     }

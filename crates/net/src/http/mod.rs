@@ -90,7 +90,11 @@ async fn dispatch(
     let parameters = request.uri().query().unwrap_or_default();
     match route {
         Route::Other => {
-            let paths: Vec<&str> = Route::ALL.iter().map(|route| route.label()).filter(|path| path.len() > 1).collect();
+            let paths: Vec<&str> = Route::ALL
+                .iter()
+                .map(|route| route.label())
+                .filter(|path| path.len() > 1 && path.starts_with('/'))
+                .collect();
             let message = format!("there is nothing at this path; there is something at {}", paths.join(", "));
             Err(Failure::new(ErrorCode::NotFound, message))
         }
@@ -195,4 +199,90 @@ fn last(answer: Answer) -> Answer {
 fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ServerOptions;
+
+    const PAGE: &str = include_str!("../../../../docs/http.md");
+
+    /// The book's page, held against the code.
+    #[test]
+    fn the_book_has_every_route_code_and_limit() {
+        for route in Route::ALL.iter().filter(|route| **route != Route::Other) {
+            let method = if matches!(route, Route::Events | Route::Delete) { "POST" } else { "GET" };
+            let row = format!("\n| `{method} {}` | ", route.label());
+            assert_eq!(PAGE.matches(&row).count(), 1, "{row}");
+        }
+        let errors = PAGE.split("## Errors").nth(1).and_then(|rest| rest.split("## Limits").next()).expect("errors");
+        let rows: Vec<&str> = errors.lines().filter(|line| line.starts_with("| `")).collect();
+        let wanted = ErrorCode::ALL.iter().map(|code| {
+            let again = if code.retry_after().is_some() { ", again" } else { "" };
+            format!("| `{}` | {}{again} | ", code.label(), code.status())
+        });
+        for (row, wanted) in rows.iter().zip(wanted) {
+            assert!(row.starts_with(&wanted), "{row} is not {wanted}");
+        }
+        assert_eq!(rows.len(), ErrorCode::ALL.len());
+
+        let options = ServerOptions::default();
+        let mib = |bytes: usize| bytes >> 20;
+        let page = mib(points::PAGE_BYTES_MAX);
+        for row in [
+            format!(
+                "| head of a request | {} KiB, {} fields, {} s |",
+                options.header_bytes_max >> 10,
+                options.header_fields_max,
+                options.header_timeout.as_secs()
+            ),
+            format!(
+                "| body with events | {} MiB, {} s; {} MiB once decoded |",
+                mib(options.body_bytes_max),
+                options.body_timeout.as_secs(),
+                mib(batch::DECODED_BYTES_MAX)
+            ),
+            format!("| any other body, which is ignored | {} KiB |", UNWANTED_BYTES_MAX >> 10),
+            format!("| what a write waits for room, and then for the disk | {} s |", options.write_timeout.as_secs()),
+            format!("others wait | {} | `queries_max` |", options.queries_max),
+            format!("| live queries that are streamed | {} |", options.live_streams_max),
+            format!(
+                "| connections; from one address | {}; {} |",
+                options.connections_max, options.connections_per_address_max
+            ),
+            format!("bodies and pages included | {} MiB |", mib(crate::IN_FLIGHT_BYTES_MAX)),
+            format!("| stretches of time in an answer | {} |", query::BUCKETS_MAX),
+            format!(
+                "| points on a page | {}, at most {}, and {page} MiB |",
+                points::POINTS_DEFAULT,
+                points::POINTS_MAX
+            ),
+            format!(
+                "| series, or tags, on a page | {}, at most {}, and {page} MiB |",
+                series::NAMES_DEFAULT,
+                series::NAMES_MAX
+            ),
+        ] {
+            // The page groups digits.
+            let digits = regroup(&row);
+            assert!(PAGE.contains(&digits), "the page does not say: {digits}");
+        }
+    }
+
+    /// Commas into the numbers of a text, as people read them.
+    fn regroup(text: &str) -> String {
+        let mut grouped = String::new();
+        for part in text.split_inclusive(|c: char| !c.is_ascii_digit()) {
+            let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+            for (index, digit) in digits.chars().enumerate() {
+                if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                    grouped.push(',');
+                }
+                grouped.push(digit);
+            }
+            grouped.push_str(&part[digits.len()..]);
+        }
+        grouped
+    }
 }

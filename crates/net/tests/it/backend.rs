@@ -10,8 +10,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt};
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{
-    Backend, Bucket, Buckets, Counters, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, Updates,
-    WriteRefused,
+    Backend, Bucket, Buckets, Counters, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage,
+    Updates, WriteRefused,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Notify, watch};
@@ -292,7 +292,7 @@ impl Backend for Fake {
         text: Option<&str>,
         after: Option<SeriesId>,
         max: usize,
-    ) -> BoxFuture<'_, Result<Vec<(SeriesId, Arc<SeriesKey>)>, QueryRefused>> {
+    ) -> BoxFuture<'_, Result<SeriesPage, QueryRefused>> {
         let query = text.map(|text| Query::parse(text).unwrap());
         let series = self.state(|state| {
             let ids = (0..).map(SeriesId).zip(&state.keys);

@@ -1,6 +1,7 @@
 //! The fuzz targets over the committed corpus, as it is and mutated.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,8 +9,11 @@ use proptest::sample::Index;
 
 use crate::targets::TARGETS;
 
+/// A file of the corpus and what is in it.
+type Case = (PathBuf, Vec<u8>);
+
 /// The files of a target, in the order of their names.
-fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+fn corpus(target: &str) -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -58,7 +62,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 }
 
 impl Mutation {
-    fn apply(&self, bytes: &mut Vec<u8>, files: &[(PathBuf, Vec<u8>)]) {
+    fn apply(&self, bytes: &mut Vec<u8>, files: &[Case]) {
         let place = |at: &Index| at.index(bytes.len() + 1);
         match self {
             Self::Set(at, byte) => {
@@ -91,13 +95,15 @@ impl Mutation {
     }
 }
 
+/// The corpora of all targets, read once: each case needs one.
+static CORPORA: LazyLock<Vec<Vec<Case>>> = LazyLock::new(|| TARGETS.iter().map(|(name, _)| corpus(name)).collect());
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn every_target_holds_for_what_is_near_the_corpus(start in any::<Index>(), mutations in vec(mutation(), 0..6)) {
-        for (name, target) in TARGETS {
-            let files = corpus_once(name);
+        for ((_, target), files) in TARGETS.iter().zip(&*CORPORA) {
             let mut bytes = files[start.index(files.len())].1.clone();
             mutations.iter().for_each(|mutation| mutation.apply(&mut bytes, files));
             target(&bytes);
@@ -113,13 +119,4 @@ proptest! {
     fn every_target_holds_for_any_text(text in any::<String>()) {
         TARGETS.iter().for_each(|(_, target)| target(text.as_bytes()));
     }
-}
-
-/// Read once: each case asks for it.
-fn corpus_once(target: &'static str) -> &'static [(PathBuf, Vec<u8>)] {
-    use std::collections::HashMap;
-    use std::sync::LazyLock;
-    static ALL: LazyLock<HashMap<&str, Vec<(PathBuf, Vec<u8>)>>> =
-        LazyLock::new(|| TARGETS.iter().map(|(name, _)| (*name, corpus(name))).collect());
-    &ALL[target]
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use slung_model::SeriesKey;
-use slung_net::client::Producer;
+use slung_net::client::PlainProducer;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::backend::NOW;
@@ -14,7 +14,7 @@ use crate::rig::{Rig, event};
 async fn what_arrives_together_is_written_together_and_in_order() {
     const EVENTS: i32 = 50_000;
     let rig = Rig::start().await;
-    let mut producer = Producer::connect(&rig.ws_url()).await.unwrap();
+    let mut producer = PlainProducer::connect(&rig.ws_url()).await.unwrap();
     let keys: Vec<SeriesKey> = (0..10).map(|host| SeriesKey::new("cpu", [format!("host={host}")]).unwrap()).collect();
     for value in 0..EVENTS {
         producer.send(NOW, f64::from(value), &keys[value as usize % 10]).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_backend_without_room_holds_the_producer_back_and_loses_nothing() {
     rig.backend.state(|state| state.busy = true);
     let url = rig.ws_url();
     let sender = tokio::spawn(async move {
-        let mut producer = Producer::connect(&url).await.unwrap();
+        let mut producer = PlainProducer::connect(&url).await.unwrap();
         let key = SeriesKey::new("a", ["some=tag", "another=tag"]).unwrap();
         for value in 0..EVENTS {
             producer.send(NOW, f64::from(value), &key).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_firehose_does_not_hold_up_another_producer() {
     let mut quiet = rig.connect().await;
     let url = rig.ws_url();
     let firehose = tokio::spawn(async move {
-        let mut producer = Producer::connect(&url).await.unwrap();
+        let mut producer = PlainProducer::connect(&url).await.unwrap();
         let key = SeriesKey::new("firehose", ["some=tag"]).unwrap();
         loop {
             producer.send(NOW, 1.0, &key).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use slung_model::SeriesKey;
-use slung_net::client::{ClientError, Producer};
+use slung_net::client::{ClientError, PlainProducer};
 use slung_net::{ServerOptions, client};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -41,7 +41,7 @@ async fn producers_are_told_of_a_restart_and_nothing_that_arrived_is_lost() {
 #[tokio::test]
 async fn what_is_sent_until_the_close_frame_is_answered_is_stored() {
     let mut rig = Rig::start().await;
-    let (mut sender, mut receiver) = Producer::connect(&rig.ws_url()).await.unwrap().split();
+    let (mut sender, mut receiver) = PlainProducer::connect(&rig.ws_url()).await.unwrap().split();
     let sending = tokio::spawn(async move {
         let key = SeriesKey::new("a", ["b"]).unwrap();
         let mut sent = 0_u64;

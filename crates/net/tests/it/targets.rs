@@ -5,8 +5,10 @@ use slung_model::{Query, SeriesKey};
 use slung_net::v1::{self, Reply};
 use slung_net::wire;
 
+pub(crate) type Target = fn(&[u8]);
+
 /// Each with the name of its folder in the corpus.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 4] =
+pub(crate) const TARGETS: [(&str, Target); 4] =
     [("plain_frame", plain_frame), ("v1_frame", v1_frame), ("json_event", json_event), ("query", query)];
 
 /// A binary message of the plain protocol. What is right for `decode_event` must be right for the model, which says what

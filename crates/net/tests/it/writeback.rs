@@ -2,7 +2,7 @@
 
 use futures_util::SinkExt;
 use slung_net::WritebackError;
-use slung_net::client::{ClientError, Producer, Received};
+use slung_net::client::{ClientError, PlainProducer, Received};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::backend::{NOW, row};
@@ -51,7 +51,7 @@ async fn the_events_of_a_producer_carry_the_id_that_reaches_it() {
 #[tokio::test]
 async fn text_goes_as_text_and_other_bytes_as_binary() {
     let rig = Rig::start().await;
-    let mut producer = Producer::connect(&rig.ws_url()).await.unwrap();
+    let mut producer = PlainProducer::connect(&rig.ws_url()).await.unwrap();
     for data in [&b"text"[..], "\u{fc}\0".as_bytes(), b"", b"\xff\xfe", b"\xed\xa0\x80"] {
         rig.producers.send(1, data).unwrap();
     }
@@ -146,7 +146,7 @@ async fn what_waits_for_one_that_vanishes_is_counted_as_lost() {
 #[tokio::test]
 async fn both_halves_of_a_client_work_at_once() {
     let rig = Rig::start().await;
-    let (mut sender, mut receiver) = Producer::connect(&rig.ws_url()).await.unwrap().split();
+    let (mut sender, mut receiver) = PlainProducer::connect(&rig.ws_url()).await.unwrap().split();
     let received = tokio::spawn(async move {
         let mut count = 0;
         while let Some(message) = receiver.receive().await.unwrap() {
@@ -169,14 +169,14 @@ async fn both_halves_of_a_client_work_at_once() {
 #[tokio::test]
 async fn a_client_is_told_why_it_cannot_go_on() {
     let (_held, addr) = nobody();
-    let error = Producer::connect(&format!("ws://{addr}/")).await.unwrap_err();
+    let error = PlainProducer::connect(&format!("ws://{addr}/")).await.unwrap_err();
     assert!(matches!(error, ClientError::Connect { .. }), "{error}");
     for url in ["http://127.0.0.1:1/", "wss://127.0.0.1:1/", "127.0.0.1", "ws:///", ""] {
-        let bad = Producer::connect(url).await.unwrap_err();
+        let bad = PlainProducer::connect(url).await.unwrap_err();
         assert!(matches!(bad, ClientError::Url { .. }), "{url}: {bad:?}");
     }
     let rig = Rig::start().await;
-    let mut producer = Producer::connect(&rig.ws_url()).await.unwrap();
+    let mut producer = PlainProducer::connect(&rig.ws_url()).await.unwrap();
     rig.backend.state(|state| state.failed = Some("no disk".into()));
     producer.send(NOW, 1.0, &slung_model::SeriesKey::new("a", ["b"]).unwrap()).await.unwrap();
     producer.flush().await.unwrap();

@@ -1,6 +1,6 @@
 //! The commands besides `serve`, run as a person would.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use crate::server::{Server, data, run, slung, workflow};
@@ -25,15 +25,23 @@ fn csv_goes_in_and_the_query_command_gets_it_out() {
         &server.ws_url(),
     ]));
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("22695 events sent"), "{}", text(&output.stderr));
-    // The file repeats twelve timestamps: one point per series and timestamp is kept.
-    server.wait_until("all is stored", |server| server.query("COUNT:temperature:[machine=1]") == 22_683.0);
+    assert!(text(&output.stderr).contains("22695 events acknowledged in "), "{}", text(&output.stderr));
+    // At once, as acknowledged is what queries see. The file repeats twelve timestamps: one point per series and timestamp
+    // is kept.
+    assert_eq!(server.query("COUNT:temperature:[machine=1]"), 22_683.0);
 
     let query = |args: &[&str]| run(slung().arg("query").args(args).args(["--url", &server.http_url()]));
     let output = query(&["COUNT:temperature:[]"]);
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("22683\n", Some(0)));
     let output = query(&["AVG:temperature:[machine=2]"]);
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("null\n", Some(0)));
+    let output = query(&["COUNT:temperature:[]", "--step", "4 weeks"]);
+    // Stretches of four weeks since 1970 begin on these Thursdays.
+    let starts = ["2013-11-07", "2013-12-05", "2014-01-02", "2014-01-30"];
+    let weeks = starts.iter().zip([609, 8_064, 8_064, 5_946]).map(|(day, count)| format!("{day}T00:00:00Z {count}\n"));
+    let weeks = weeks.collect::<String>();
+    assert_eq!((text(&output.stdout), output.status.code()), (weeks, Some(0)));
+    assert_eq!(query(&["COUNT:temperature:[]", "--step", "4"]).status.code(), Some(2));
     let output = query(&["MAX:temperature:[]", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["value"], 108.510_542_800_000_01);
@@ -61,7 +69,80 @@ fn lines_from_stdin_are_sent_as_they_come_and_a_bad_one_is_named() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
-    assert!(error.contains("line 2") && error.contains("1 event"), "{error}");
+    assert!(error.contains("line 2") && error.contains("1 event acknowledged in "), "{error}");
+}
+
+/// The others of its message are stored, and so is what comes after.
+#[test]
+fn refused_events_are_told_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let file = folder.path().join("events.csv");
+    let mut csv = std::fs::File::create(&file).unwrap();
+    writeln!(csv, "timestamp,value").unwrap();
+    for index in 0..5_000_u32 {
+        let year = if index % 250 == 111 { 2100 } else { 2024 };
+        let (minute, second) = (index / 60 % 60, index % 60);
+        writeln!(csv, "{year}-01-01T{:02}:{minute:02}:{second:02}Z,{index}", index / 3_600).unwrap();
+        // Blank lines are no events.
+        write!(csv, "{}", if index == 1_000 { "\n\n" } else { "" }).unwrap();
+    }
+    drop(csv);
+    let output = run(slung().arg("write").arg(&file).args(["--wait", "0", "--url", &server.ws_url()]));
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    for part in ["line 113 is refused", "line 1115 is refused", "ahead of the server's clock"] {
+        assert!(error.contains(part), "{part} is missing in:\n{error}");
+    }
+    assert!(error.contains("4980 events acknowledged in ") && error.contains(", 20 refused"), "{error}");
+    assert!(error.ends_with("the server has refused 20 events\n"), "{error}");
+    assert_eq!(server.query("COUNT:value:[]"), 4_980.0);
+}
+
+#[test]
+fn what_workflows_answer_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("slung.toml");
+    let env = "ALERT_QUERY = \"AVG:value:[]:[1h]\"\nALERT_BELOW = \"10\"\n";
+    let alert = format!("[workflows.alert]\nfile = {:?}\n[workflows.alert.env]\n{env}", workflow("threshold-alert"));
+    std::fs::write(&config, alert).unwrap();
+    let server = Server::start(&folder.path().join("data"), &["--config", config.to_str().unwrap()]);
+    server.wait_until("it has subscribed", |server| server.metric("slung_live_handles") == 1.0);
+    let mut child = slung()
+        .args(["write", "-", "--wait", "0", "--url", &server.ws_url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "timestamp,value\n2024-01-01,5").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"value\":5") && line.ends_with('\n'), "{line}");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_interrupted_write_tells_what_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let mut child = slung()
+        .args(["write", "-", "--wait", "0", "--url", &server.ws_url()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "timestamp,value\n1700000000000000,1\n1700000000000001,2").unwrap();
+    stdin.flush().unwrap();
+    server.wait_until("both are stored", |server| server.query("COUNT:value:[]") == 2.0);
+    assert!(run(std::process::Command::new("kill").args(["-INT", &child.id().to_string()])).status.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("2 events acknowledged in ") && error.contains("interrupted"), "{error}");
+    drop(stdin);
 }
 
 #[test]

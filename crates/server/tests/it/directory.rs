@@ -122,7 +122,7 @@ fn what_is_deleted_was_shown_and_confirmed_and_stays_deleted() {
 
     let request = |method: &str, query: &str, more: &str| {
         let path = format!("/api/v1/delete?q={query}");
-        http(server.addr(), &format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n"))
+        http(server.addr(), format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n"))
     };
     assert_eq!(request("GET", "s:[]", "").0, 405);
     assert_eq!(request("POST", "s:[]", "Origin: http://x\r\n").0, 403);

@@ -12,6 +12,7 @@ mod ingest;
 mod kill;
 mod live;
 mod nab;
+mod recipes;
 mod server;
 mod silence;
 mod workflows;

@@ -56,8 +56,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a free port, with those arguments, and waits until it listens.
     pub(crate) fn start(data: &Path, args: &[&str]) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), data, args)
+    }
+
+    /// The same on that port.
+    pub(crate) fn start_at(listen: SocketAddr, data: &Path, args: &[&str]) -> Self {
         let mut child = slung()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", &listen.to_string(), "--data"])
             .arg(data)
             .args(args)
             .stdin(Stdio::null())
@@ -154,11 +159,11 @@ impl Server {
         serde_json::from_str::<serde_json::Value>(&body).expect("JSON")["value"].clone()
     }
 
-    /// `slung write` with a stream that has no end, timestamps counting up from 1,700,000,000 s; it ends when the server is
-    /// gone. And the thread that feeds it.
+    /// `slung write` with a stream that has no end, timestamps counting up from 1,700,000,000 s; it ends a second
+    /// after the server has gone. And the thread that feeds it.
     pub(crate) fn write_without_end(&self) -> (Child, std::thread::JoinHandle<()>) {
         let mut child = slung()
-            .args(["write", "-", "--series", "s", "--wait", "0", "--url", &self.ws_url()])
+            .args(["write", "-", "--series", "s", "--wait", "0", "--give-up", "1", "--url", &self.ws_url()])
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

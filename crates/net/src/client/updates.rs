@@ -1,0 +1,177 @@
+//! The updates of a live query, as they are streamed over HTTP.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+
+use super::ClientError;
+use super::http::{Connection, HTTP_TIMEOUT, request, whole};
+
+/// How long a live stream may be silent: the server sends a comment every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The longest event of a live stream, bytes. One that names 4,096 producers and has all tags that a series may have is
+/// shorter.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// The updates of a live query as they come, one GET that goes on: without TLS, redirects or proxies.
+///
+/// ```no_run
+/// use slung_net::client::{Updates, live_path};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let url = format!("http://127.0.0.1:2077{}", live_path("AVG:temp:[]:[5m]"));
+/// let mut updates = Updates::connect(&url).await?;
+/// while let Some(json) = updates.next().await? {
+///     println!("{}", String::from_utf8_lossy(&json));
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Updates {
+    body: Incoming,
+    connection: Connection,
+    events: EventReader,
+}
+
+impl std::fmt::Debug for Updates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Updates").field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+impl Updates {
+    /// Asks for the stream. On return the query is registered: what is written from then on is in it.
+    ///
+    /// # Errors
+    /// [`ClientError::NoStream`] where the server refuses; others as for [`http_get`].
+    ///
+    /// # Cancel safety
+    /// Dropping it gives the request up.
+    pub async fn connect(url: &str) -> Result<Self, ClientError> {
+        let asked = async {
+            let (response, mut connection) = request(Method::GET, url).await?;
+            let content_type = response.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+            if response.status() == 200 && content_type.starts_with(b"text/event-stream") {
+                return Ok(Self { body: response.into_body(), connection, events: EventReader::default() });
+            }
+            let (status, body) = whole(response, &mut connection).await?;
+            Err(ClientError::NoStream { url: url.to_owned(), status, body })
+        };
+        match tokio::time::timeout(HTTP_TIMEOUT, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::TimedOut { what: "the request", max: HTTP_TIMEOUT }),
+        }
+    }
+
+    /// The next update, as JSON on one line; `None` once the server has ended the stream, which it does when it stops.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] where the connection breaks off or an event is over 1 MiB, [`ClientError::TimedOut`] where
+    /// nothing came for 60 s, not even a sign of life.
+    ///
+    /// # Cancel safety
+    /// No update is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            if let Some(event) = self.events.next()? {
+                return Ok(Some(event));
+            }
+            let frame = async {
+                tokio::select! {
+                    frame = self.body.frame() => frame,
+                    () = &mut self.connection => unreachable!("it never completes"),
+                }
+            };
+            match tokio::time::timeout(SILENCE_MAX, frame).await {
+                Ok(Some(Ok(frame))) => self.events.take(frame.data_ref().map_or(&[], |data| data)),
+                Ok(Some(Err(error))) => return Err(ClientError::Lost(error.to_string())),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err(ClientError::TimedOut { what: "a sign of life", max: SILENCE_MAX }),
+            }
+        }
+    }
+}
+
+/// Takes server-sent events apart. Only their data is looked at.
+#[derive(Debug, Default)]
+struct EventReader {
+    /// What has come and was not looked at yet.
+    bytes: BytesMut,
+    /// So many of them are known to have no end of a line.
+    searched: usize,
+    /// The data of the event that has begun.
+    data: BytesMut,
+}
+
+impl EventReader {
+    fn take(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(end) = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let line = self.bytes.split_to(self.searched + end);
+            self.bytes.advance(1);
+            self.searched = 0;
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            if line.is_empty() && !self.data.is_empty() {
+                return Ok(Some(self.data.split().freeze()));
+            }
+            if let Some(data) = line.strip_prefix(b"data:") {
+                if !self.data.is_empty() {
+                    self.data.extend_from_slice(b"\n");
+                }
+                self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+            }
+            self.check_size()?;
+        }
+        self.searched = self.bytes.len();
+        self.check_size().map(|()| None)
+    }
+
+    /// One piece of the body is no longer than what is read from the socket at once.
+    fn check_size(&self) -> Result<(), ClientError> {
+        if self.searched.max(self.data.len()) > EVENT_BYTES_MAX {
+            return Err(ClientError::Lost(format!("an event of more than {EVENT_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever pieces they come in.
+    #[test]
+    fn events_are_read_and_all_else_is_skipped() {
+        let text = b":\n\ndata: {\"a\":1}\n\n: note\n\nid: 7\r\nevent: x\r\ndata:b\r\ndata: c\r\n\r\ndata\n\ndata: unfinished\n";
+        for piece in 1..text.len() {
+            let mut reader = EventReader::default();
+            let mut events = Vec::new();
+            for bytes in text.chunks(piece) {
+                reader.take(bytes);
+                while let Some(event) = reader.next().unwrap() {
+                    events.push(event);
+                }
+            }
+            assert_eq!(events, [&b"{\"a\":1}"[..], b"b\nc"], "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_given_up() {
+        for line in [&b"x"[..], b"data: x\n"] {
+            let mut reader = EventReader::default();
+            let given_up = (0..=EVENT_BYTES_MAX).any(|_| {
+                reader.take(line);
+                reader.next().is_err()
+            });
+            assert!(given_up, "{line:?}");
+        }
+    }
+}
