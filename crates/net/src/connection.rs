@@ -256,6 +256,9 @@ impl Connection<'_> {
     /// Not while so many messages are unanswered, or the producer does not take its answers: it makes them grow.
     fn may_read(&mut self) -> bool {
         let blocked = self.blocked;
+        if self.shared.options.echo {
+            return !blocked;
+        }
         let window = u64::from(self.shared.options.v1_window);
         self.intake.answers().is_none_or(|answers| !blocked && answers.acks.unanswered() < window)
     }
@@ -276,6 +279,10 @@ impl Connection<'_> {
                     Err(error) => return Took::End(self.end_of(error)),
                 },
             };
+            if self.shared.options.echo && matches!(message, Message::Binary(_) | Message::Text(_)) {
+                self.message_end = self.ws.get_ref().bytes_read();
+                return self.write(message).map_or_else(Took::End, |()| Took::Batch);
+            }
             let taken = match &message {
                 Message::Binary(frame) => self.intake.take_binary(frame),
                 Message::Text(text) => self.intake.take_text(text),

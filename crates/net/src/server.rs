@@ -86,6 +86,9 @@ pub struct ServerOptions {
     /// Messages of a producer of `slung.v1` that may be unanswered. Default 16,384: of one event each they are the 3
     /// million a second that a connection may bring, for the 5 ms that a commit takes. Beyond it nothing is read.
     pub v1_window: u32,
+    /// Whether every message goes back to its producer as it came, and none is taken for an event. Default false. Suites
+    /// that test WebSocket itself need it: the example `echo` is for them.
+    pub echo: bool,
     /// How long a producer may be silent: after half of that it is sent a ping, which every WebSocket library answers by
     /// itself, and after all of it closed. Default 60 s.
     pub idle_timeout: Duration,
@@ -119,6 +122,7 @@ impl Default for ServerOptions {
             message_bytes_max: 256 * 1024,
             v1_message_bytes_max: v1::MESSAGE_BYTES_MAX,
             v1_window: 16_384,
+            echo: false,
             idle_timeout: Duration::from_secs(60),
             slow_reader_timeout: Duration::from_secs(10),
             key_cache_bytes_max: 64 * 1024 * 1024,

@@ -5,6 +5,7 @@ mod backend;
 mod book;
 mod crowd;
 mod delivery;
+mod echo;
 mod frames;
 mod framing;
 mod fuzz;
