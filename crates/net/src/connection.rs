@@ -135,7 +135,7 @@ pub(crate) async fn serve(
     stop: &mut watch::Receiver<bool>,
 ) {
     let (id, outbox) = shared.producers.open(peer, protocol.name(), shared.backend.now_micros());
-    let _registered = Registered { shared, id };
+    let registered = Registered { shared, id };
     debug!(producer = id.get(), %peer, "connected");
     let (message_bytes_max, answers) = match protocol {
         Protocol::Plain => (shared.options.message_bytes_max, None),
@@ -165,7 +165,13 @@ pub(crate) async fn serve(
         reserved: shared.producers.memory().reserve(),
     };
     match connection.run(stop).await {
-        End::Closed => debug!(producer = id.get(), "disconnected"),
+        End::Closed => {
+            debug!(producer = id.get(), "disconnected");
+            drop(registered);
+            // What the peer sent behind its close frame is unread, and a reset may overtake ours.
+            let deadline = Instant::now() + shared.options.close_timeout;
+            linger(connection.ws.into_inner().into_tcp(), deadline).await;
+        }
         End::Gone(why) => info!(producer = id.get(), %peer, "connection lost: {why}"),
         End::Fail(code, why) => {
             warn!(producer = id.get(), %peer, "closing with {}: {why}", u16::from(code));

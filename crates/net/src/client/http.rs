@@ -36,7 +36,7 @@ pub fn delete_path(query: &str) -> String {
     format!("/api/v1/delete?q={}", encoded(query))
 }
 
-/// The path that follows a live query, to be put behind `http://HOST:PORT` for [`Updates::connect`].
+/// The path that follows a live query, to be put behind `http://HOST:PORT` for [`Updates::connect`](super::Updates::connect).
 ///
 /// ```
 /// assert_eq!(slung_net::client::live_path("AVG:temp:[]"), "/api/v1/live?q=AVG%3Atemp%3A%5B%5D");

@@ -47,7 +47,7 @@ impl Updates {
     /// Asks for the stream. On return the query is registered: what is written from then on is in it.
     ///
     /// # Errors
-    /// [`ClientError::NoStream`] where the server refuses; others as for [`http_get`].
+    /// [`ClientError::NoStream`] where the server refuses; others as for [`http_get`](super::http_get).
     ///
     /// # Cancel safety
     /// Dropping it gives the request up.

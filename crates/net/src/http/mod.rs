@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Serialize;
 use slung_model::TimeRange;
 use tokio::sync::watch;
@@ -52,7 +52,11 @@ impl RangeBody {
 /// `stop` turns true when the server ends.
 pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, stop: &watch::Receiver<bool>) -> Answer {
     let route = route(request.uri().path());
-    let mut answer = match dispatch(shared, request, route, stop).await {
+    let answered = match check_head(&request) {
+        Ok(()) => dispatch(shared, request, route, stop).await,
+        Err(failure) => Err(failure),
+    };
+    let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
             shared.counters.http_refused(failure.code);
@@ -63,6 +67,18 @@ pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, stop: &w
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     shared.counters.http_request(route, answer.status().as_u16());
     answer
+}
+
+/// Refuses what somebody in between may have understood as another request (RFC 9112, 3.2 and 6.1).
+fn check_head(request: &Request<Incoming>) -> Result<(), Failure> {
+    let headers = request.headers();
+    let refused = |message: &str| Err(Failure::new(ErrorCode::BadRequest, message).last());
+    if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+        return refused("a request has one Host");
+    }
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = encodings.next().is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if is_plain && encodings.next().is_none() { Ok(()) } else { refused("a body is chunked once, and nothing else") }
 }
 
 /// Whether the answer goes on until one side has enough of it.

@@ -60,7 +60,6 @@ async fn round_trips(producer: &mut Ws, stretch: Duration) -> (Duration, Duratio
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes two minutes and 20,000 open files, and measures time"]
-#[expect(clippy::print_stderr, reason = "tells who runs it what was measured")]
 async fn those_who_work_do_not_notice_a_crowd_that_does_not() {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     assert!(files >= 20_000, "only {files} files may be open, 20,000 are needed: see `ulimit -Hn`");

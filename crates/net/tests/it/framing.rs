@@ -114,8 +114,8 @@ fn encodings() -> Vec<Row> {
         ("a length behind chunks", both("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"), &[405]),
         ("a length of nothing and chunks", both("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"), &[405]),
         // Nobody may send that. It is not read twice, and where it ends everybody agrees who reads it at all.
-        ("chunked twice", both("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), POSTED),
-        ("chunked twice in a list", both("Transfer-Encoding: chunked, chunked\r\n"), POSTED),
+        ("chunked twice", both("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), REFUSED),
+        ("chunked twice in a list", both("Transfer-Encoding: chunked, chunked\r\n"), REFUSED),
         ("identity", both("Transfer-Encoding: identity\r\n"), REFUSED),
         ("chunked, and then identity", both("Transfer-Encoding: chunked, identity\r\n"), REFUSED),
         ("gzip", both("Transfer-Encoding: gzip\r\n"), REFUSED),
@@ -206,9 +206,9 @@ fn connections() -> Vec<Row> {
         ),
         ("pipelined with bodies", post("Content-Length: 3\r\n", "abc").repeat(3), &[405, 405, 405, 404]),
         ("a close among pipelined ones", get("") + &get("Connection: close\r\n") + &get(""), &[200, 200]),
-        // No decision rests on the host, so nothing is refused for its sake.
-        ("no host", "GET /health HTTP/1.1\r\n\r\n".to_owned(), GOOD),
-        ("two hosts", get("Host: y\r\n"), GOOD),
+        ("no host", "GET /health HTTP/1.1\r\n\r\n".to_owned(), REFUSED),
+        ("two hosts", get("Host: y\r\n"), REFUSED),
+        ("the same host twice", get("Host: x\r\n"), REFUSED),
         ("an empty host", "GET /health HTTP/1.1\r\nHost:\r\n\r\n".to_owned(), GOOD),
         ("a continue that is awaited", post("Content-Length: 3\r\nExpect: 100-continue\r\n", "abc"), &[100, 405, 404]),
         ("a continue without a body", get("Expect: 100-continue\r\n"), GOOD),

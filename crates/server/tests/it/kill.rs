@@ -63,7 +63,7 @@ async fn send_until_killed(addr: SocketAddr, mut next: u64, mut state: u64) -> u
     });
     loop {
         let events = 1 + random(&mut state) % 500;
-        let message: Vec<u8> = if events % 4 == 0 {
+        let message: Vec<u8> = if events.is_multiple_of(4) {
             let tag = format!("k={}", next % SERIES);
             let event = frame("s", &[&tag], START + next as i64 * STEP, value(next));
             // A block of one point: what names the series, the count, the timestamp, the value.
@@ -74,7 +74,7 @@ async fn send_until_killed(addr: SocketAddr, mut next: u64, mut state: u64) -> u
             });
             std::iter::once(0).chain(each).collect()
         };
-        next += if events % 4 == 0 { 1 } else { events };
+        next += if events.is_multiple_of(4) { 1 } else { events };
         ends.lock().unwrap().push(next);
         if sender.send(Message::Binary(message.into())).await.is_err() {
             return acknowledged.await.unwrap();
