@@ -21,7 +21,7 @@ fn post(server: &Server, first: u64) -> (u16, String) {
         .collect();
     let head =
         format!("POST /api/v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}", events.len());
-    http(server.addr(), &format!("{head}\r\n\r\n{events}"))
+    http(server.addr(), format!("{head}\r\n\r\n{events}"))
 }
 
 #[test]
