@@ -15,6 +15,7 @@ use crate::journal::{Journal, Logger};
 use crate::module::{Loader, Module};
 use crate::options::{HostOptions, StartOptions};
 use crate::poll::Handles;
+use crate::restarts::{Failures, RestartOptions};
 use crate::stats::Counters;
 use crate::ticker::Ticker;
 use crate::workflow::{Ending, Failure, State, Workflow, supervise};
@@ -92,29 +93,61 @@ impl Host {
         self.loader.load(name, bytes, &self.options)
     }
 
-    /// Starts a workflow in that world. Returns at once; how it goes is told by the [`Workflow`].
+    /// Starts a workflow in that world. Returns at once; how it goes is told by the [`Workflow`]. It runs once: one that
+    /// fails has failed.
     ///
     /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
+        let mut world = Some(world);
+        self.launch(module, options, move || world.take().expect("it runs once"), None)
+    }
+
+    /// Starts a workflow that is started again where it fails, each time in a new instance and in a new `world`. Its counters
+    /// go on, and so does its log; what it was held to in a second begins anew. Who has done his work is not started again.
+    pub fn supervise(
+        &self,
+        module: &Module,
+        options: StartOptions,
+        restarts: RestartOptions,
+        world: impl FnMut() -> Arc<dyn World> + Send + 'static,
+    ) -> Workflow {
+        self.launch(module, options, world, Some(Failures::new(restarts)))
+    }
+
+    fn launch(
+        &self,
+        module: &Module,
+        options: StartOptions,
+        mut world: impl FnMut() -> Arc<dyn World> + Send + 'static,
+        failures: Option<Failures>,
+    ) -> Workflow {
         let counters = Arc::<Counters>::default();
         let (core, runtime) = (self.core.as_ref(), self.runtime.as_ref());
         let (core, runtime) = core.zip(runtime).expect("both are there until the host is dropped");
         let (lines_max, line_bytes_max) = (self.options.log_lines_max, self.options.log_line_bytes_max);
         let journal = Journal::new(Arc::clone(&core.logger), options.name.clone(), lines_max, line_bytes_max);
-        let limits = Limits {
-            memory_bytes_max: self.options.memory_bytes_max,
-            table_elements_max: self.options.table_elements_max,
-            counters: Arc::clone(&counters),
+        let name = options.name.clone();
+        let guest = {
+            let (host, ticker) = (self.options.clone(), Arc::clone(&core.ticker));
+            let (counters, journal) = (Arc::clone(&counters), Arc::clone(&journal));
+            move || {
+                let world = world();
+                let limits = Limits {
+                    memory_bytes_max: host.memory_bytes_max,
+                    table_elements_max: host.table_elements_max,
+                    counters: Arc::clone(&counters),
+                };
+                Guest::new(
+                    &options,
+                    Arc::clone(&world),
+                    Handles::new(world, host.handles_max),
+                    limits,
+                    Arc::clone(&ticker),
+                    Arc::clone(&counters),
+                    Arc::clone(&journal),
+                )
+            }
         };
-        let guest = Guest::new(
-            &options,
-            Arc::clone(&world),
-            Handles::new(world, self.options.handles_max),
-            limits,
-            Arc::clone(&core.ticker),
-            Arc::clone(&counters),
-            Arc::clone(&journal),
-        );
         let (state_sender, state) = watch::channel(State::Running);
         let (stop_sender, stop_receiver) = watch::channel(false);
         let stop = Arc::new(stop_sender);
@@ -125,12 +158,13 @@ impl Host {
             _core: Arc::clone(core),
         };
         if Engine::same(self.loader.engine(), module.pre().module().engine()) {
-            runtime.spawn(supervise(ending, stop_receiver, module.pre().clone(), module.entry(), guest));
+            let (pre, entry) = (module.pre().clone(), module.entry());
+            runtime.spawn(supervise(ending, stop_receiver, pre, entry, Arc::clone(&counters), guest, failures));
         } else {
             // Nobody would tick for it here.
             ending.say(State::Failed(Failure::Start("the module was compiled by another host".to_owned())));
         }
-        Workflow { name: options.name, counters, journal, state, stop }
+        Workflow { name, counters, journal, state, stop }
     }
 
     /// Stops all workflows and waits until they have ended and their last lines are logged: milliseconds, unless a

@@ -33,6 +33,7 @@ pub(crate) struct Counters {
     pub(crate) memory_bytes: Counter,
     pub(crate) writes_refused: Counter,
     pub(crate) http_calls_refused: Counter,
+    pub(crate) restarts: Counter,
     pub(crate) ok: [Counter; FUNCTIONS.len()],
     pub(crate) failed: [Counter; FUNCTIONS.len()],
 }
@@ -61,13 +62,16 @@ pub struct Stats {
     pub sleeps: u64,
     /// Time on a thread, host functions included: near the processor time as long as the threads are not crowded out.
     pub busy: Duration,
-    /// Linear memory, bytes. It never shrinks, so this is also the most that it had.
+    /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
+    /// instance had.
     pub memory_bytes: u64,
     /// Events that it was not let write because they were too many in a second; they are among the failed calls, too.
     pub writes_refused: u64,
     /// HTTP requests that it was not let make because they were too many in a second; they are among the failed calls,
     /// too.
     pub http_calls_refused: u64,
+    /// How often it was started again after it had failed.
+    pub restarts: u64,
     /// Lines that were not logged because there were too many.
     pub log_lines_dropped: u64,
 }
@@ -91,6 +95,7 @@ impl Counters {
             memory_bytes: self.memory_bytes.get(),
             writes_refused: self.writes_refused.get(),
             http_calls_refused: self.http_calls_refused.get(),
+            restarts: self.restarts.get(),
             log_lines_dropped,
         }
     }

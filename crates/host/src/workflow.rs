@@ -16,6 +16,7 @@ use crate::guest::Guest;
 use crate::host::Core;
 use crate::journal::{Journal, Source, printable};
 use crate::options::WASI_CALL_BYTES_MAX;
+use crate::restarts::Failures;
 use crate::stats::{Counters, Stats};
 
 /// Bytes of a trap's message, or of a function's name, that are kept.
@@ -28,12 +29,21 @@ const FRAMES_MAX: usize = 16;
 pub enum State {
     /// It runs, or is about to.
     Running,
+    /// It has failed, and is started again after a pause.
+    Restarting(Failure),
     /// It has done its work.
     Done,
     /// It was stopped, or the host was dropped.
     Stopped,
-    /// It has ended otherwise.
+    /// It has ended otherwise, and is not started again.
     Failed(Failure),
+}
+
+impl State {
+    /// Whether nothing will come of it any more.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Running | Self::Restarting(_))
+    }
 }
 
 /// Why a workflow has failed.
@@ -84,6 +94,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("running"),
+            Self::Restarting(failure) => write!(f, "failed: {failure}; it starts again"),
             Self::Done => f.write_str("done"),
             Self::Stopped => f.write_str("stopped"),
             Self::Failed(failure) => write!(f, "failed: {failure}"),
@@ -130,7 +141,7 @@ impl Workflow {
     /// Nothing is lost if the future is dropped; it may be called again, also after the end, from any runtime.
     pub async fn wait(&self) -> State {
         let mut state = self.state.clone();
-        match state.wait_for(|state| *state != State::Running).await {
+        match state.wait_for(State::is_final).await {
             Ok(ended) => ended.clone(),
             Err(_) => self.state(), // not reached: the sender goes only after it has said how it ended
         }
@@ -148,6 +159,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
+    /// It is over.
     pub(crate) fn say(&self, state: State) {
         let source = match state {
             State::Failed(_) => Source::Died,
@@ -160,32 +172,55 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        if *self.state.borrow() == State::Running {
+        if !self.state.borrow().is_final() {
             let panicked = std::thread::panicking();
             self.say(if panicked { State::Failed(Failure::Host) } else { State::Stopped });
         }
     }
 }
 
-/// The task of a workflow: runs it until it ends or is stopped.
+/// The task of a workflow: runs it until it ends or is stopped, and again where it fails and that is wanted.
 pub(crate) async fn supervise(
     ending: Ending,
     mut stop: watch::Receiver<bool>,
     pre: InstancePre<Guest>,
     entry: Entry,
-    guest: Guest,
+    counters: Arc<Counters>,
+    guest: impl FnMut() -> Guest,
+    failures: Option<Failures>,
 ) {
-    let counters = Arc::clone(&guest.counters);
-    let state = {
-        let run = timed(run(pre, entry, guest), &counters);
-        tokio::select! {
-            biased;
-            Ok(_) = stop.wait_for(|stop| *stop) => State::Stopped,
-            state = run => state,
-        }
+    let state = tokio::select! {
+        biased;
+        Ok(_) = stop.wait_for(|stop| *stop) => State::Stopped,
+        state = run_again(&ending, pre, entry, &counters, guest, failures) => state,
     };
     // Store and world are gone by now.
     ending.say(state);
+}
+
+async fn run_again(
+    ending: &Ending,
+    pre: InstancePre<Guest>,
+    entry: Entry,
+    counters: &Counters,
+    mut guest: impl FnMut() -> Guest,
+    mut failures: Option<Failures>,
+) -> State {
+    loop {
+        let state = timed(run(pre.clone(), entry, guest()), counters).await;
+        let (State::Failed(failure), Some(failures)) = (&state, &mut failures) else { return state };
+        let Some(pause) = failures.add(Instant::now()) else {
+            ending.journal.push(Source::Died, &failures.too_many());
+            return state;
+        };
+        let text = format!("failed: {failure}; it starts again in {:.1} s", pause.as_secs_f64());
+        ending.journal.push(Source::Died, &text);
+        ending.state.send_replace(State::Restarting(failure.clone()));
+        counters.memory_bytes.set(0);
+        tokio::time::sleep(pause).await;
+        counters.restarts.add(1);
+        ending.state.send_replace(State::Running);
+    }
 }
 
 async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {

@@ -205,6 +205,8 @@ impl Owners {
         each("slung_workflow_writes_refused", help, &|it| it.workflow.stats().writes_refused)?;
         let help = "HTTP requests of the workflow that were refused because they were too many in a second";
         each("slung_workflow_http_calls_refused", help, &|it| it.workflow.stats().http_calls_refused)?;
+        let help = "Times that the workflow was started again after it had failed";
+        each("slung_workflow_restarts", help, &|it| it.workflow.stats().restarts)?;
         let help = "Log lines of the workflow that were too many";
         each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
 

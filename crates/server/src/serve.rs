@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use slung_engine::Engine;
-use slung_host::{Host, HostOptions, Module, StartOptions};
+use slung_host::{Host, HostOptions, Module, RestartOptions, StartOptions, World};
 use slung_model::SystemClock;
 use slung_net::{AllowRule, Counters, HttpClient, Memory, OutboundOptions, Producers, Server};
 use slung_store::{OsVfs, Recovery, Vfs};
@@ -216,9 +216,13 @@ fn load(
 
 fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
     info!("workflow {}: started", options.name);
-    let world = WorkflowWorld::new(options.name.clone(), around.clone());
-    let subscriber = world.subscriber();
-    RunningWorkflow { workflow: host.start(module, options, Arc::new(world)), subscriber }
+    // One for all of its lives: the counters go on, and its queries end with each.
+    let subscriber = around.engine.subscriber();
+    let world = {
+        let (name, around, subscriber) = (options.name.clone(), around.clone(), Arc::clone(&subscriber));
+        move || Arc::new(WorkflowWorld::new(name.clone(), around.clone(), Arc::clone(&subscriber))) as Arc<dyn World>
+    };
+    RunningWorkflow { workflow: host.supervise(module, options, RestartOptions::default(), world), subscriber }
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {

@@ -74,10 +74,9 @@ impl Drop for Subscription {
 }
 
 impl WorkflowWorld {
-    /// Nothing is subscribed yet.
-    pub(crate) fn new(name: String, around: Surroundings) -> Self {
-        let (engine, subscriber) = (Arc::clone(&around.engine), around.engine.subscriber());
-        let subscription = Arc::new(Subscription { engine, subscriber });
+    /// Nothing is subscribed yet. Updates arrive at `subscriber`.
+    pub(crate) fn new(name: String, around: Surroundings, subscriber: Arc<Subscriber>) -> Self {
+        let subscription = Arc::new(Subscription { engine: Arc::clone(&around.engine), subscriber });
         let (warned_partial, warned_status) = (Warned::default(), Warned::default());
         Self { name, around, warned_partial, warned_status, subscription, feedback: Feedback::default() }
     }
@@ -102,11 +101,6 @@ impl WorkflowWorld {
             );
         }
         Ok(Point { series, timestamp, value })
-    }
-
-    /// Where its updates arrive.
-    pub(crate) fn subscriber(&self) -> Arc<Subscriber> {
-        Arc::clone(&self.subscription.subscriber)
     }
 }
 

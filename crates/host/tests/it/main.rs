@@ -8,5 +8,6 @@ mod fixture;
 mod functions;
 mod polling;
 mod regions;
+mod restarts;
 mod sandbox;
 mod stopping;

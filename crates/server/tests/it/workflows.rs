@@ -197,3 +197,25 @@ async fn a_workflow_that_traps_is_reported_and_harms_nobody() {
     producer.event("s", &[], AT, 1.0).await;
     server.wait_until("events go on", |server| server.query("COUNT:s:[]") == 1.0);
 }
+
+#[tokio::test]
+async fn a_workflow_that_fails_is_started_again_and_sees_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("fails.wasm");
+    guest::polling(&module, &["COUNT:temp:[]"], "(if (local.get $event) (then unreachable))");
+    let named = format!("fails={}", module.display());
+    let server = Server::start(&folder.path().join("data"), &["--workflow", &named]);
+    let mut producer = server.connect().await;
+    for life in 0..2 {
+        server.wait_until("it has subscribed", |server| server.metric("slung_live_handles") == 1.0);
+        assert_eq!(server.metric("slung_workflow_restarts_total"), f64::from(life));
+        assert_eq!(server.metric("slung_workflow_running"), 1.0);
+        producer.event("temp", &[], AT + i64::from(life), 1.0).await;
+        server.wait_until("it has failed", |server| server.metric("slung_live_handles") == 0.0);
+        assert_eq!(server.metric("slung_workflow_running"), 0.0, "it waits a second, or nearly");
+    }
+    let line = server.wait_for_log("it starts again in");
+    assert!(line.contains("unreachable") && line.contains("fails"), "{line}");
+    server.wait_until("it is there again", |server| server.metric("slung_workflow_restarts_total") == 2.0);
+    assert_eq!(server.metric("slung_workflow_events_total"), 2.0, "its counters go on");
+}
