@@ -18,8 +18,8 @@ fn short() -> RestartOptions {
 /// One that runs again where it fails, in that world each time; and how often it was given one.
 fn supervise(bytes: &[u8], restarts: RestartOptions) -> (Running, Arc<AtomicUsize>) {
     let (world, lives) = (Fake::new(), Arc::new(AtomicUsize::new(0)));
-    let host = Host::new(options()).unwrap();
-    let module = host.compile("test", bytes).unwrap();
+    let host = Host::new(options()).expect("a host");
+    let module = host.compile("test", bytes).unwrap_or_else(|error| panic!("{error}"));
     let next = {
         let (world, lives) = (Arc::clone(&world), Arc::clone(&lives));
         move || {
