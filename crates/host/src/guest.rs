@@ -1,8 +1,9 @@
 //! What the host keeps for one running guest, and the ways of bytes between the two: the only place that touches a
 //! guest's memory on behalf of the ABI.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slung_abi::{FUNCTIONS, HostFunction, Region, span};
 use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc};
@@ -61,6 +62,9 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) counters: Arc<Counters>,
+    compute_ms_max: NonZeroU32,
+    /// How long it had computed in all when it last called a host function.
+    computed: Duration,
     writes: Bucket,
     http_calls: Bucket,
     journal: Arc<Journal>,
@@ -89,6 +93,8 @@ impl Guest {
             handles,
             limits,
             ticker,
+            compute_ms_max: options.compute_ms_max,
+            computed: counters.busy(),
             counters,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
@@ -133,6 +139,19 @@ impl Guest {
         Err(format!("too many requests: it may make {max} a second (`http_calls_per_second_max`)").into())
     }
 
+    /// Lets it compute on, whatever it is at.
+    ///
+    /// # Errors
+    /// It has computed for too long without a host function: that ends it.
+    pub(crate) fn admit_computing(&self) -> wasmtime::Result<()> {
+        let most = Duration::from_millis(self.compute_ms_max.get().into());
+        if self.counters.busy().saturating_sub(self.computed) < most {
+            return Ok(());
+        }
+        let most = most.as_millis();
+        Err(wasmtime::Error::msg(format!("it computed for {most} ms without a host function (`compute_ms_max`)")))
+    }
+
     /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.
     pub(crate) fn settle<T>(
         &mut self,
@@ -141,6 +160,7 @@ impl Guest {
         failed: T,
     ) -> wasmtime::Result<T> {
         self.counters.count(function, result.is_ok());
+        self.computed = self.counters.busy();
         match result {
             Ok(answer) => Ok(answer),
             Err(Failed::Call(reason)) => {

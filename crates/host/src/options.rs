@@ -75,6 +75,9 @@ pub struct StartOptions {
     /// default 10, which no receiver of alerts takes for an attack. What is beyond that is refused to the workflow, not
     /// queued. A workflow waits for each of its requests, so there is never more than one of it at a time.
     pub http_calls_per_second_max: NonZeroU32,
+    /// How long it may compute without calling one of the seven host functions, milliseconds of time on a thread, at least
+    /// 1; by default 2,000. What takes longer does not come to an end by itself, most likely, and is ended as a trap.
+    pub compute_ms_max: NonZeroU32,
 }
 
 impl Default for StartOptions {
@@ -85,6 +88,7 @@ impl Default for StartOptions {
             args: Vec::new(),
             writes_per_second_max: NonZeroU32::new(10_000).expect("10,000 is not 0"),
             http_calls_per_second_max: NonZeroU32::new(10).expect("10 is not 0"),
+            compute_ms_max: NonZeroU32::new(2_000).expect("2,000 is not 0"),
         }
     }
 }

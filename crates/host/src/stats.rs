@@ -77,6 +77,11 @@ pub struct Stats {
 }
 
 impl Counters {
+    /// Time on a thread.
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.get())
+    }
+
     pub(crate) fn count(&self, function: HostFunction, ok: bool) {
         let counters = if ok { &self.ok } else { &self.failed };
         counters[function.index()].add(1);
@@ -91,7 +96,7 @@ impl Counters {
                 Calls { function: import.function, ok: self.ok[at].get(), failed: self.failed[at].get() }
             }),
             sleeps: self.sleeps.get(),
-            busy: Duration::from_nanos(self.busy_nanos.get()),
+            busy: self.busy(),
             memory_bytes: self.memory_bytes.get(),
             writes_refused: self.writes_refused.get(),
             http_calls_refused: self.http_calls_refused.get(),

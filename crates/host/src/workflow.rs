@@ -230,7 +230,10 @@ async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {
     store.limiter(|guest| &mut guest.limits);
     store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.epoch_deadline_callback(|context| {
+        context.data().admit_computing()?;
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
     match enter(&mut store, &pre, entry).await {
         Ok(CallResult::Done) => State::Done,
         Ok(CallResult::Error) => State::Failed(Failure::Error),

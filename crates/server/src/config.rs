@@ -70,6 +70,9 @@ pub(crate) struct WorkflowConfig {
     /// HTTP requests that it may make in a second; more are refused to it.
     #[serde(default = "http_calls_per_second_max")]
     pub(crate) http_calls_per_second_max: NonZeroU32,
+    /// How long it may compute without calling a host function, milliseconds; it is ended then.
+    #[serde(default = "compute_ms_max")]
+    pub(crate) compute_ms_max: NonZeroU32,
 }
 
 impl WorkflowConfig {
@@ -80,12 +83,17 @@ impl WorkflowConfig {
             env: BTreeMap::new(),
             writes_per_second_max: writes_per_second_max(),
             http_calls_per_second_max: http_calls_per_second_max(),
+            compute_ms_max: compute_ms_max(),
         }
     }
 }
 
 fn writes_per_second_max() -> NonZeroU32 {
     StartOptions::default().writes_per_second_max
+}
+
+fn compute_ms_max() -> NonZeroU32 {
+    StartOptions::default().compute_ms_max
 }
 
 fn http_calls_per_second_max() -> NonZeroU32 {
@@ -434,6 +442,7 @@ mod tests {
             env = { ALERT_BELOW = "60" }
             writes_per_second_max = 5
             http_calls_per_second_max = 6
+            compute_ms_max = 7
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
         assert_eq!(config.listen.port(), 9);
@@ -456,6 +465,7 @@ mod tests {
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
         assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
+        assert_eq!(config.workflows["alert"].compute_ms_max.get(), 7);
         assert_eq!(config.workflows["other"], WorkflowConfig::new("other.wasm".into()));
     }
 
@@ -465,7 +475,7 @@ mod tests {
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
         assert!(error("[workflows.a]\nenv = {}").contains("file"));
-        for key in ["writes_per_second_max", "http_calls_per_second_max"] {
+        for key in ["writes_per_second_max", "http_calls_per_second_max", "compute_ms_max"] {
             let none = error(&format!("[workflows.a]\nfile = \"a\"\n{key} = 0"));
             assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
         }
@@ -610,11 +620,14 @@ mod tests {
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
         assert_eq!(allow_public, Some(Config::default().allow_public));
         assert!(!workflows.is_empty());
-        for WorkflowConfig { file: _, env, writes_per_second_max, http_calls_per_second_max } in workflows.values() {
+        for workflow in workflows.values() {
+            let WorkflowConfig { file: _, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max } =
+                workflow;
             assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
             assert_eq!(*http_calls_per_second_max, super::http_calls_per_second_max());
+            assert_eq!(*compute_ms_max, super::compute_ms_max());
         }
-        for key in ["\nwrites_per_second_max = ", "\nhttp_calls_per_second_max = "] {
+        for key in ["\nwrites_per_second_max = ", "\nhttp_calls_per_second_max = ", "\ncompute_ms_max = "] {
             assert!(example.contains(key), "where it is missing, it has its default, too");
         }
         for command in crate::cli::Cli::command().get_subcommands() {

@@ -197,7 +197,9 @@ fn load(
     let host = Host::new(HostOptions::default())?;
     let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
     let mut modules = Vec::new();
-    for (name, WorkflowConfig { file, env, writes_per_second_max, http_calls_per_second_max }) in workflows {
+    for (name, WorkflowConfig { file, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max }) in
+        workflows
+    {
         let module = match compiled.get(&file) {
             Some(module) => module.clone(),
             None => {
@@ -208,7 +210,8 @@ fn load(
         };
         compiled.insert(file, module.clone());
         let (args, env) = (vec![name.clone()], env.into_iter().collect());
-        let options = StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max };
+        let options =
+            StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max };
         modules.push((options, module));
     }
     Ok((host, modules))

@@ -1,9 +1,9 @@
 //! A guest can be stopped wherever it is, and one that never rests does not hold up another.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
-use slung_host::{HostOptions, StartOptions, State};
+use slung_host::{Failure, HostOptions, StartOptions, State};
 
 use crate::fake::Fake;
 use crate::fixture::{Running, guest, guest_with, options, start, start_in, text, wait};
@@ -151,7 +151,8 @@ fn dropping_the_host_stops_all() {
 fn spinning_guests_do_not_hold_up_another() {
     let one_thread = HostOptions { worker_threads: NonZeroUsize::MIN, poll_sleep_ms_max: 60_000, ..options() };
     let spinner = never_ends(SPIN);
-    let running = start_in(&spinner, Fake::new(), one_thread, StartOptions::default());
+    let for_ever = StartOptions { compute_ms_max: NonZeroU32::MAX, ..StartOptions::default() };
+    let running = start_in(&spinner, Fake::new(), one_thread, for_ever);
     running.world.wait_said(1);
     let answers = guest(&format!(
         r#"{} (func (export "call") (result i32)
@@ -177,6 +178,51 @@ fn spinning_guests_do_not_hold_up_another() {
     let stats = workflow.stats();
     assert_eq!((stats.events, stats.event_bytes), (50, 100));
     assert!(running.workflow.stats().busy > Duration::ZERO);
+    running.workflow.stop();
+    assert_eq!(running.end().state, State::Stopped);
+}
+
+fn at_most_50_ms() -> StartOptions {
+    StartOptions { compute_ms_max: NonZeroU32::new(50).expect("50 is not 0"), ..StartOptions::default() }
+}
+
+#[test]
+fn computing_without_end_is_ended_wherever_it_is() {
+    let inside_allocate = guest_with(
+        &format!(
+            r#"(func (export "allocate") (param i32) (result i32) {SPIN} unreachable)
+            (func (export "deallocate") (param i32))"#
+        ),
+        &format!(
+            r#"{} (func (export "call") (result i32)
+                (drop (call $query_live (i32.const 100)))
+                (drop (call $poll (i64.const 1)))
+                (i32.const 0))"#,
+            text(100, "temp:[]")
+        ),
+    );
+    let at_the_start =
+        guest(&format!(r#"(func $begin {SPIN}) (start $begin) (func (export "call") (result i32) (i32.const 0))"#));
+    let initializing =
+        guest(&format!(r#"(func (export "_initialize") {SPIN}) (func (export "call") (result i32) (i32.const 0))"#));
+    for bytes in [&never_ends(SPIN), &inside_allocate, &at_the_start, &initializing] {
+        let world = Fake::new();
+        world.preload(&["{}"]);
+        let ended = start_in(bytes, world, options(), at_most_50_ms()).end();
+        let State::Failed(Failure::Trap { message, .. }) = &ended.state else { panic!("{:?}", ended.state) };
+        assert_eq!(message, "it computed for 50 ms without a host function (`compute_ms_max`)");
+        assert!(ended.stats.busy >= Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn computing_with_host_functions_in_between_is_not_ended() {
+    let calls = never_ends("(loop $forever (drop (call $free (i64.const 1))) (br $forever))");
+    let running = start_in(&calls, Fake::new(), options(), at_most_50_ms());
+    while running.workflow.stats().busy < Duration::from_millis(300) {
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(running.workflow.state(), State::Running);
+    }
     running.workflow.stop();
     assert_eq!(running.end().state, State::Stopped);
 }
