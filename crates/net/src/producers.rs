@@ -144,6 +144,11 @@ impl Producers {
         Ok(())
     }
 
+    /// Whether that one is connected.
+    pub fn is_connected(&self, producer: ProducerId) -> bool {
+        lock(&self.0.open).contains_key(&producer)
+    }
+
     /// How many are connected.
     pub fn len(&self) -> usize {
         lock(&self.0.open).len()
@@ -340,6 +345,7 @@ mod tests {
         assert_eq!(producers.send(3, b"x"), Err(WritebackError::NoSuchProducer(3)));
         assert_eq!(producers.send(2, b"x"), Ok(()));
         assert_eq!(producers.len(), 1);
+        assert!(producers.is_connected(second) && !producers.is_connected(first));
     }
 
     #[test]

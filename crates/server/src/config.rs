@@ -73,6 +73,9 @@ pub(crate) struct WorkflowConfig {
     /// How long it may compute without calling a host function, milliseconds; it is ended then.
     #[serde(default = "compute_ms_max")]
     pub(crate) compute_ms_max: NonZeroU32,
+    /// Whether it may answer producers of which it has seen no event.
+    #[serde(default)]
+    pub(crate) answers_anybody: bool,
 }
 
 impl WorkflowConfig {
@@ -84,6 +87,7 @@ impl WorkflowConfig {
             writes_per_second_max: writes_per_second_max(),
             http_calls_per_second_max: http_calls_per_second_max(),
             compute_ms_max: compute_ms_max(),
+            answers_anybody: false,
         }
     }
 }
@@ -443,6 +447,7 @@ mod tests {
             writes_per_second_max = 5
             http_calls_per_second_max = 6
             compute_ms_max = 7
+            answers_anybody = true
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
         assert_eq!(config.listen.port(), 9);
@@ -466,6 +471,7 @@ mod tests {
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
         assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
         assert_eq!(config.workflows["alert"].compute_ms_max.get(), 7);
+        assert!(config.workflows["alert"].answers_anybody && !config.workflows["other"].answers_anybody);
         assert_eq!(config.workflows["other"], WorkflowConfig::new("other.wasm".into()));
     }
 
@@ -621,13 +627,25 @@ mod tests {
         assert_eq!(allow_public, Some(Config::default().allow_public));
         assert!(!workflows.is_empty());
         for workflow in workflows.values() {
-            let WorkflowConfig { file: _, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max } =
-                workflow;
+            let WorkflowConfig {
+                file: _,
+                env,
+                writes_per_second_max,
+                http_calls_per_second_max,
+                compute_ms_max,
+                answers_anybody,
+            } = workflow;
+            assert!(!answers_anybody);
             assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
             assert_eq!(*http_calls_per_second_max, super::http_calls_per_second_max());
             assert_eq!(*compute_ms_max, super::compute_ms_max());
         }
-        for key in ["\nwrites_per_second_max = ", "\nhttp_calls_per_second_max = ", "\ncompute_ms_max = "] {
+        for key in [
+            "\nwrites_per_second_max = ",
+            "\nhttp_calls_per_second_max = ",
+            "\ncompute_ms_max = ",
+            "\nanswers_anybody = ",
+        ] {
             assert!(example.contains(key), "where it is missing, it has its default, too");
         }
         for command in crate::cli::Cli::command().get_subcommands() {

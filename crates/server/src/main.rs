@@ -1,5 +1,6 @@
 //! The binary `slung`: reads the command line and runs what it asks for.
 
+mod acquainted;
 mod backend;
 mod check;
 mod cli;

@@ -83,7 +83,7 @@ impl Running {
         let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
-        let (host, modules) = spawn_blocking(move || load(workflows)).await??;
+        let (host, loaded) = spawn_blocking(move || load(workflows)).await??;
 
         let commit_interval = store.commit_interval;
         let opened = spawn_blocking(move || {
@@ -110,7 +110,7 @@ impl Running {
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
         let workflows: Arc<[RunningWorkflow]> =
-            modules.into_iter().map(|(options, module)| run(&host, &module, options, &around)).collect();
+            loaded.into_iter().map(|workflow| run(&host, workflow, &around)).collect();
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(
@@ -190,16 +190,20 @@ async fn tick(engine: Arc<Engine>) {
     }
 }
 
+/// A workflow that can be started.
+struct Loaded {
+    module: Module,
+    options: StartOptions,
+    answers_anybody: bool,
+}
+
 /// Compiles every workflow, each module once. Blocks.
-fn load(
-    workflows: std::collections::BTreeMap<String, WorkflowConfig>,
-) -> anyhow::Result<(Host, Vec<(StartOptions, Module)>)> {
+fn load(workflows: std::collections::BTreeMap<String, WorkflowConfig>) -> anyhow::Result<(Host, Vec<Loaded>)> {
     let host = Host::new(HostOptions::default())?;
     let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
-    let mut modules = Vec::new();
-    for (name, WorkflowConfig { file, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max }) in
-        workflows
-    {
+    let mut loaded = Vec::new();
+    for (name, config) in workflows {
+        let WorkflowConfig { file, env, answers_anybody, .. } = config;
         let module = match compiled.get(&file) {
             Some(module) => module.clone(),
             None => {
@@ -210,22 +214,27 @@ fn load(
         };
         compiled.insert(file, module.clone());
         let (args, env) = (vec![name.clone()], env.into_iter().collect());
+        let WorkflowConfig { writes_per_second_max, http_calls_per_second_max, compute_ms_max, .. } = config;
         let options =
             StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max };
-        modules.push((options, module));
+        loaded.push(Loaded { module, options, answers_anybody });
     }
-    Ok((host, modules))
+    Ok((host, loaded))
 }
 
-fn run(host: &Host, module: &Module, options: StartOptions, around: &Surroundings) -> RunningWorkflow {
+fn run(host: &Host, workflow: Loaded, around: &Surroundings) -> RunningWorkflow {
+    let Loaded { module, options, answers_anybody } = workflow;
     info!("workflow {}: started", options.name);
     // One for all of its lives: the counters go on, and its queries end with each.
     let subscriber = around.engine.subscriber();
     let world = {
         let (name, around, subscriber) = (options.name.clone(), around.clone(), Arc::clone(&subscriber));
-        move || Arc::new(WorkflowWorld::new(name.clone(), around.clone(), Arc::clone(&subscriber))) as Arc<dyn World>
+        move || {
+            Arc::new(WorkflowWorld::new(name.clone(), around.clone(), Arc::clone(&subscriber), answers_anybody))
+                as Arc<dyn World>
+        }
     };
-    RunningWorkflow { workflow: host.supervise(module, options, RestartOptions::default(), world), subscriber }
+    RunningWorkflow { workflow: host.supervise(&module, options, RestartOptions::default(), world), subscriber }
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use crate::acquainted::Acquainted;
 use crate::feedback::Feedback;
 
 /// Until the same matter of a workflow is worth another line in the log.
@@ -59,6 +60,8 @@ pub(crate) struct WorkflowWorld {
     warned_status: Warned,
     subscription: Arc<Subscription>,
     feedback: Feedback,
+    /// `None` for a workflow that may answer anybody.
+    acquainted: Option<Acquainted>,
 }
 
 /// All live queries of one workflow; they end with it.
@@ -74,11 +77,20 @@ impl Drop for Subscription {
 }
 
 impl WorkflowWorld {
-    /// Nothing is subscribed yet. Updates arrive at `subscriber`.
-    pub(crate) fn new(name: String, around: Surroundings, subscriber: Arc<Subscriber>) -> Self {
+    /// Nothing is subscribed yet. Updates arrive at `subscriber`. Without `answers_anybody` only producers may be answered whose
+    /// events were in one.
+    pub(crate) fn new(name: String, around: Surroundings, subscriber: Arc<Subscriber>, answers_anybody: bool) -> Self {
         let subscription = Arc::new(Subscription { engine: Arc::clone(&around.engine), subscriber });
         let (warned_partial, warned_status) = (Warned::default(), Warned::default());
-        Self { name, around, warned_partial, warned_status, subscription, feedback: Feedback::default() }
+        Self {
+            name,
+            around,
+            warned_partial,
+            warned_status,
+            subscription,
+            feedback: Feedback::default(),
+            acquainted: (!answers_anybody).then(Acquainted::default),
+        }
     }
 
     /// The guest gets a number, which can't tell that it lacks something: the operator is told.
@@ -133,7 +145,11 @@ impl World for WorkflowWorld {
     }
 
     fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
-        self.subscription.subscriber.try_next(HandleId::new(id)?).map(|update| event_json(&update))
+        let update = self.subscription.subscriber.try_next(HandleId::new(id)?)?;
+        if let Some(acquainted) = &self.acquainted {
+            acquainted.meet(&update.producers, &self.around.producers);
+        }
+        Some(event_json(&update))
     }
 
     fn has_waiting(&self, id: u64) -> bool {
@@ -187,6 +203,10 @@ impl World for WorkflowWorld {
     }
 
     fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal> {
+        if self.acquainted.as_ref().is_some_and(|acquainted| !acquainted.knows(producer)) {
+            // In these very words, so that they are logged once a minute and not for each number that it tries.
+            return Err(refusal("it has seen no event of that producer (`answers_anybody` allows it)"));
+        }
         self.around.producers.send(producer, data).map_err(refusal)
     }
 

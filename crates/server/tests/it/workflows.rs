@@ -219,3 +219,34 @@ async fn a_workflow_that_fails_is_started_again_and_sees_the_stream() {
     server.wait_until("it is there again", |server| server.metric("slung_workflow_restarts_total") == 2.0);
     assert_eq!(server.metric("slung_workflow_events_total"), 2.0, "its counters go on");
 }
+
+/// Ids count up from 1, so that they are easily guessed.
+#[tokio::test]
+async fn a_workflow_answers_those_whose_events_it_has_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("guesses.wasm");
+    let to = |producer| format!("(drop (call $writeback_ws (i64.const {producer}) (i32.const 2048)))");
+    let both = format!("(if (local.get $event) (then {} {}))", to(2), to(1));
+    guest::polling(&module, &[":mine:[]", "hello"], &both);
+    for anybody in [false, true] {
+        let config = folder.path().join("slung.toml");
+        std::fs::write(&config, format!("[workflows.guesses]\nfile = {module:?}\nanswers_anybody = {anybody}\n"))
+            .unwrap();
+        let data = folder.path().join(format!("data-{anybody}"));
+        let server = Server::start(&data, &["--config", config.to_str().unwrap()]);
+        server.wait_until("it has subscribed", |server| server.metric("slung_live_handles") == 1.0);
+        let (mut seen, mut unseen) = (server.connect().await, server.connect().await);
+        unseen.event("other", &[], AT, 1.0).await;
+        assert!(unseen.has_nothing_waiting().await);
+        seen.event("mine", &[], AT, 1.0).await;
+        // The last one that it answers.
+        assert_eq!(seen.message().await, "hello");
+        if anybody {
+            assert_eq!(unseen.message().await, "hello");
+        } else {
+            assert!(unseen.has_nothing_waiting().await);
+            let line = server.wait_for_log("it has seen no event of that producer");
+            assert!(line.contains("u_writeback_ws failed") && line.contains("answers_anybody"), "{line}");
+        }
+    }
+}
