@@ -27,13 +27,14 @@ impl Acks {
         self.taken
     }
 
-    /// Every message through `number` is stored, the last point being `seq`, or was refused. `None` where nothing was
-    /// stored since the last time.
+    /// Every message through `number` is stored, the last point being `seq`, or was refused; without `seq` nothing was stored
+    /// since the last time, and perhaps nothing has come.
     pub(crate) fn stored(&mut self, seq: Option<Seq>, number: u64) {
         match (seq, self.waiting.back_mut()) {
             // Refused messages wait for those before them.
             (None, Some((_, last))) => *last = number,
-            (None, None) => self.waiting.push_back((Seq(0), number)),
+            (None, None) if number > self.acked => self.waiting.push_back((Seq(0), number)),
+            (None, None) => {}
             (Some(seq), Some((waits_for, last))) if *waits_for == seq => *last = number,
             (Some(seq), _) => self.waiting.push_back((seq, number)),
         }
@@ -93,5 +94,8 @@ mod tests {
         acks.stored(None, number);
         assert_eq!((acks.durable(Seq(0)), acks.unanswered()), (Some(1), 0));
         assert_eq!(acks.durable(Seq(0)), None);
+        // Nothing has come since, and nothing waits.
+        acks.stored(None, number);
+        assert!(!acks.is_waiting());
     }
 }

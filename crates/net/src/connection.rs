@@ -236,6 +236,11 @@ impl Connection<'_> {
         let took = if reading { self.read() } else { Took::All };
         self.store().await?;
         self.count_memory()?;
+        // What was refused is told before anything is waited for.
+        self.send_answers()?;
+        if self.unflushed && !self.blocked {
+            self.flush()?;
+        }
         let stopping = *stop.borrow() || stop.has_changed().is_err();
         if stopping && self.deadline.is_none() {
             self.settle().await?;
@@ -244,6 +249,8 @@ impl Connection<'_> {
             }
             self.start_close(CloseCode::Restart, "the server stops")?;
         }
+        // Who finds no room is not read either.
+        let heard = reading && !matches!(took, Took::Busy);
         match took {
             Took::All => self.wait(reading, stop).await,
             Took::Batch => {
@@ -256,7 +263,7 @@ impl Connection<'_> {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(End::Gone("the closing handshake was not finished in time".into()));
         }
-        self.look_after_peer(reading)
+        self.look_after_peer(heard)
     }
 
     /// Not while so many messages are unanswered, or the producer does not take its answers: it makes them grow.

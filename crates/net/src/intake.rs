@@ -383,9 +383,7 @@ impl Intake {
         if self.points.capacity() > POINTS_KEPT_MAX {
             self.points.shrink_to(POINTS_KEPT_MAX);
         }
-        if let (Ok(()), Some(answers)) = (&outcome, &mut self.answers)
-            && answers.acks.taken() > 0
-        {
+        if let (Ok(()), Some(answers)) = (&outcome, &mut self.answers) {
             // What was refused behind the last that is stored.
             answers.acks.stored(None, answers.acks.taken());
         }

@@ -96,7 +96,7 @@ pub struct ServerOptions {
     /// closed, a producer with 1013. Whoever follows a live query may pause: what it does not read is merged.
     pub slow_reader_timeout: Duration,
     /// What connections remember of the series that they named, bytes, all together. Default 64 MiB, some million
-    /// series; where it is used up each event is looked up among all series instead, which takes twice as long.
+    /// series; where it is used up each event is looked up among all series instead, under a lock.
     pub key_cache_bytes_max: usize,
     /// How long a producer has to answer a close frame. Default 2 s.
     pub close_timeout: Duration,
@@ -337,7 +337,7 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, _place: Pl
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, "TCP_NODELAY: {error}");
     }
-    // Boxed, so that what HTTP needs is given back before a producer's long life begins: 6 KiB.
+    // Boxed, so that what HTTP needs is given back before a producer's long life begins.
     if let Some((tcp, read_ahead, protocol)) = Box::pin(serve_http(&shared, tcp, peer, &mut stop)).await {
         connection::serve(&shared, tcp, read_ahead, peer, protocol, &mut stop).await;
     }

@@ -97,8 +97,15 @@ async fn a_producer_that_is_held_back_is_not_silent() {
     producer.event("a", &[], NOW, 1.0).await;
     tokio::time::sleep(Duration::from_millis(1_000)).await;
     rig.backend.make_room();
-    producer.barrier().await;
-    assert_eq!(rig.backend.values(), [1.0]);
+    rig.backend.until("it is stored", |state| state.stored.len() == 1).await;
+
+    // The same where it is the series that finds no room, as on a full disk.
+    rig.backend.state(|state| state.busy_resolving = true);
+    producer.event("new", &[], NOW, 2.0).await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    rig.backend.make_room();
+    rig.backend.until("it is stored, too", |state| state.stored.len() == 2).await;
+    assert_eq!(rig.backend.counters.snapshot().idle_closed, 0);
 }
 
 /// The same for an answer by HTTP, which would keep its memory as long as the client likes; a stream may wait.

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use slung_model::SeriesKey;
 use slung_net::v1::{self, Hello, Reply};
 use slung_net::{ServerOptions, wire};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -433,4 +433,19 @@ async fn fragments_and_pings_between_them_are_one_message() {
     }
     tcp.write_all(&sent).await.unwrap();
     rig.backend.until("it is stored", |state| state.stored.len() == 1).await;
+}
+
+/// Whatever the length: also one with which a read of the server's ends exactly where its buffer does, so that nothing wakes it
+/// again.
+#[tokio::test]
+async fn a_refusal_is_told_at_once_whatever_its_length() {
+    let rig = Rig::start().await;
+    for bytes in (4_090..4_100).chain(8_186..8_196).chain(16_378..16_388) {
+        let mut tcp = rig.raw_upgraded("?protocol=slung.v1").await;
+        // Kind 9, in a frame with 8 bytes in front.
+        tcp.write_all(&crate::rig::ws_frame(0x82, &vec![9; bytes - 8])).await.unwrap();
+        let mut told = [0; 15 + 2 + 4];
+        timeout(Duration::from_secs(5), tcp.read_exact(&mut told)).await.expect("an answer in time").unwrap();
+        assert_eq!((&told[..3], told[15], told[17]), (&[0x82, 13, 1][..], 0x82, 3), "{bytes}: a hello and a nack");
+    }
 }
