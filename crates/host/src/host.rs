@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use wasmtime::Engine;
 
 use crate::check::{LoadError, Report};
+use crate::gate::Gate;
 use crate::guest::{Guest, Limits};
 use crate::journal::{Journal, Logger};
 use crate::module::{Loader, Module};
@@ -99,7 +100,7 @@ impl Host {
     /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
         let mut world = Some(world);
-        self.launch(module, options, move || world.take().expect("it runs once"), None)
+        self.launch(module, options, move || world.take().expect("it runs once"), None, Gate::open())
     }
 
     /// Starts a workflow that is started again where it fails, each time in a new instance and in a new `world`. Its counters
@@ -111,16 +112,18 @@ impl Host {
         restarts: RestartOptions,
         world: impl FnMut() -> Arc<dyn World> + Send + 'static,
     ) -> Workflow {
-        self.launch(module, options, world, Some(Failures::new(restarts)))
+        self.launch(module, options, world, Some(Failures::new(restarts)), Gate::open())
     }
 
-    fn launch(
+    pub(crate) fn launch(
         &self,
         module: &Module,
         options: StartOptions,
         mut world: impl FnMut() -> Arc<dyn World> + Send + 'static,
         failures: Option<Failures>,
+        gate: Gate,
     ) -> Workflow {
+        let gate = Arc::new(gate);
         let counters = Arc::<Counters>::default();
         let (core, runtime) = (self.core.as_ref(), self.runtime.as_ref());
         let (core, runtime) = core.zip(runtime).expect("both are there until the host is dropped");
@@ -129,7 +132,7 @@ impl Host {
         let name = options.name.clone();
         let guest = {
             let (host, ticker) = (self.options.clone(), Arc::clone(&core.ticker));
-            let (counters, journal) = (Arc::clone(&counters), Arc::clone(&journal));
+            let (counters, gate, journal) = (Arc::clone(&counters), Arc::clone(&gate), Arc::clone(&journal));
             move || {
                 let world = world();
                 let limits = Limits {
@@ -140,7 +143,7 @@ impl Host {
                 Guest::new(
                     &options,
                     Arc::clone(&world),
-                    Handles::new(world, host.handles_max),
+                    Handles::new(world, host.handles_max, Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
                     Arc::clone(&counters),
@@ -152,6 +155,7 @@ impl Host {
         let (stop_sender, stop_receiver) = watch::channel(false);
         let stop = Arc::new(stop_sender);
         let ending = Ending {
+            gate: Arc::clone(&gate),
             journal: Arc::clone(&journal),
             state: state_sender,
             _stop: Arc::clone(&stop),
@@ -164,7 +168,7 @@ impl Host {
             // Nobody would tick for it here.
             ending.say(State::Failed(Failure::Start("the module was compiled by another host".to_owned())));
         }
-        Workflow { name, counters, journal, state, stop }
+        Workflow { name, counters, gate, journal, state, stop }
     }
 
     /// Stops all workflows and waits until they have ended and their last lines are logged: milliseconds, unless a
