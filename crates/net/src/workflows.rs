@@ -203,7 +203,7 @@ pub struct WorkflowReaction {
 pub enum WorkflowChange {
     /// Run this module, in place of the version that runs now, if there is one.
     Deploy {
-        /// The module, not checked.
+        /// The module, not checked. Its memory counts as in flight until it is dropped: what is kept of it is copied.
         module: Bytes,
         /// Variables of its environment, in the order in which they were given; checked with [`check_env`].
         env: Vec<(String, String)>,
