@@ -9,7 +9,7 @@ use slung_engine::Engine;
 use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{
     Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
-    WriteRefused,
+    WorkflowChange, WorkflowLog, WorkflowRefused, WorkflowStatus, WriteRefused,
 };
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -190,6 +190,22 @@ impl Backend for EngineBackend {
         }
         let (engine, watched) = (Arc::clone(&self.engine), Arc::clone(&self.watched));
         self.blocking(text, move |_, query| Ok(Watch::new(engine, query, watched)?.boxed()))
+    }
+
+    fn workflows(&self) -> Vec<WorkflowStatus> {
+        Vec::new()
+    }
+
+    fn workflow(&self, _: &str) -> Option<WorkflowStatus> {
+        None
+    }
+
+    fn change_workflow(&self, name: &str, _: WorkflowChange) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>> {
+        std::future::ready(Err(WorkflowRefused::NotFound(format!("there is no workflow {name}")))).boxed()
+    }
+
+    fn workflow_log(&self, name: &str, _: usize, _: bool) -> Result<WorkflowLog, WorkflowRefused> {
+        Err(WorkflowRefused::NotFound(format!("there is no workflow {name}")))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {
