@@ -195,13 +195,12 @@ impl Drop for Host {
     }
 }
 
-/// The load-time checks alone, with the default [`HostOptions`]: what the module is, if it could be run. `name` is what
-/// errors call it. Blocks like [`Host::compile`].
+/// The load-time checks alone, compiling included: what the module is, if it could be run by a host with these options. `name`
+/// is what errors call it. Blocks like [`Host::compile`]. With [`HostOptions::cache_dir`] a host finds there what was compiled.
 ///
 /// # Errors
 /// All that is wrong with the module.
-pub fn check(name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
-    let options = HostOptions::default();
-    let loader = Loader::new(&options).map_err(|error| LoadError::no_engine(name, &error))?;
-    Ok(loader.load(name, bytes, &options)?.report().clone())
+pub fn check(options: &HostOptions, name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
+    let loader = Loader::new(options).map_err(|error| LoadError::no_engine(name, &error))?;
+    Ok(loader.load(name, bytes, options)?.report().clone())
 }
