@@ -3,6 +3,7 @@
 mod allocate;
 mod check;
 mod ends;
+mod fairness;
 mod fake;
 mod fixture;
 mod functions;
