@@ -13,6 +13,7 @@ mod journal;
 mod module;
 mod options;
 mod poll;
+mod pool;
 mod restarts;
 mod stats;
 mod text;

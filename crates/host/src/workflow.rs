@@ -1,14 +1,12 @@
 //! One running workflow: its life from instantiation to its end, and the handle to it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slung_abi::CallResult;
 use tokio::sync::watch;
-use wasmtime::{InstancePre, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{InstancePre, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::check::Entry;
@@ -17,6 +15,7 @@ use crate::guest::Guest;
 use crate::host::Core;
 use crate::journal::{Journal, Source, printable};
 use crate::options::WASI_CALL_BYTES_MAX;
+use crate::pool::{Pool, Turn};
 use crate::restarts::Failures;
 use crate::stats::{Counters, Stats};
 
@@ -116,6 +115,8 @@ pub struct Workflow {
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) stop: Arc<watch::Sender<bool>>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) turn: Arc<Turn>,
 }
 
 impl Workflow {
@@ -138,6 +139,7 @@ impl Workflow {
     /// a few milliseconds later, see [`wait`](Self::wait). One that has ended stays what it is.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+        self.pool.hurry(&self.turn);
     }
 
     /// Waits until it polls for the first time, or has ended.
@@ -247,7 +249,9 @@ async fn run_again(
     mut failures: Option<Failures>,
 ) -> State {
     loop {
-        let state = timed(run(pre.clone(), entry, guest()), counters).await;
+        let guest = guest();
+        let turn = Arc::clone(&guest.turn);
+        let state = turn.timed(run(pre.clone(), entry, guest), counters).await;
         let (State::Failed(failure), Some(failures)) = (&state, &mut failures) else { return state };
         if !ending.gate.is_open() {
             // Who has shut it is told, and decides: it never came to its first poll, or another version goes on.
@@ -274,10 +278,7 @@ async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {
     store.limiter(|guest| &mut guest.limits);
     store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|context| {
-        context.data().admit_computing()?;
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-    });
+    store.epoch_deadline_callback(|mut context| context.data_mut().tick());
     match enter(&mut store, &pre, entry).await {
         Ok(CallResult::Done) => State::Done,
         Ok(CallResult::Error) => State::Failed(Failure::Error),
@@ -332,18 +333,6 @@ fn ended_by(error: &wasmtime::Error) -> State {
         None => format!("function {}", frame.func_index()),
     });
     State::Failed(Failure::Trap { message: printable(&message, MESSAGE_BYTES_MAX), functions: functions.collect() })
-}
-
-/// Adds the time that the future takes on a thread.
-async fn timed<F: Future>(future: F, counters: &Counters) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        let start = Instant::now();
-        let polled = future.as_mut().poll(context);
-        counters.busy_nanos.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        polled
-    })
-    .await
 }
 
 /// While it lives, a guest needs ticks.

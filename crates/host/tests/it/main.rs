@@ -4,6 +4,7 @@ mod allocate;
 mod check;
 mod deployments;
 mod ends;
+mod fairness;
 mod fake;
 mod fixture;
 mod functions;
