@@ -215,8 +215,15 @@ fn load(workflows: std::collections::BTreeMap<String, WorkflowConfig>) -> anyhow
         compiled.insert(file, module.clone());
         let (args, env) = (vec![name.clone()], env.into_iter().collect());
         let WorkflowConfig { writes_per_second_max, http_calls_per_second_max, compute_ms_max, .. } = config;
-        let options =
-            StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max };
+        let options = StartOptions {
+            args,
+            name,
+            env,
+            writes_per_second_max,
+            http_calls_per_second_max,
+            compute_ms_max,
+            ..StartOptions::default()
+        };
         loaded.push(Loaded { module, options, answers_anybody });
     }
     Ok((host, loaded))
