@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::check::LoadError;
 use crate::gate::Gate;
 use crate::host::Host;
+use crate::log::{Log, LogLevel, LogSource};
 use crate::module::Module;
 use crate::options::StartOptions;
 use crate::restarts::{Failures, RestartOptions};
@@ -25,6 +26,9 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// Variables and bytes of the environment that a version is deployed with: it is kept in one small file.
 const ENV_VARIABLES_MAX: usize = 64;
 const ENV_BYTES_MAX: usize = 16 * 1024;
+
+/// Of what a version has logged that failed before its first poll, so many lines are told to who deploys it.
+const FAILED_LINES_MAX: usize = 20;
 
 /// Where workflows are deployed: what a version of one needs of the outside.
 pub trait Site: Send + Sync + 'static {
@@ -148,6 +152,8 @@ pub struct Deployment<F> {
     pub stats: Stats,
     /// The end of the stream that it has, or had last.
     pub feed: Option<Arc<F>>,
+    /// What all versions have logged since the host was started; `None` where none was started.
+    pub log: Option<Log>,
 }
 
 /// Workflows by name, in a host. Cloning it is cheap: all clones are the same. See the crate's documentation for an example.
@@ -184,6 +190,8 @@ struct Entry<F> {
     past: Stats,
     /// The last one that there was.
     feed: Option<Arc<F>>,
+    /// From the first version that was started on.
+    log: Option<Log>,
 }
 
 /// Where a workflow comes from.
@@ -228,7 +236,7 @@ impl<S: Site> Deployments<S> {
                 Ok(record) => (Source::Deployed(record), None),
                 Err(why) => (Source::Unreadable(why.clone()), Some(why)),
             };
-            (name, Entry { source, runs: None, trouble, past: Stats::default(), feed: None })
+            (name, Entry { source, runs: None, trouble, past: Stats::default(), feed: None, log: None })
         });
         Ok(Self(Arc::new(Inner {
             host: RwLock::new(Some(host)),
@@ -244,7 +252,7 @@ impl<S: Site> Deployments<S> {
     /// deployed is left alone on disk.
     pub fn configure(&self, name: &str, module: Module, env: BTreeMap<String, String>) {
         let source = Source::Configured { module, env };
-        let entry = Entry { source, runs: None, trouble: None, past: Stats::default(), feed: None };
+        let entry = Entry { source, runs: None, trouble: None, past: Stats::default(), feed: None, log: None };
         if lock(&self.0.entries).insert(name.to_owned(), entry).is_some() {
             warn!(
                 "workflow {name}: what was deployed under that name does not run, as the configuration has one of it"
@@ -320,6 +328,7 @@ impl<F> Entry<F> {
             sees_after: runs.map(|instance| instance.sees_after),
             stats,
             feed: self.feed.clone(),
+            log: self.log.clone(),
         }
     }
 }
@@ -504,11 +513,20 @@ impl<S: Site> Inner<S> {
         module: &Module,
         env: &BTreeMap<String, String>,
     ) -> Result<Instance<S::Feed>, DeployError> {
+        let known = lock(&self.entries).get(name).and_then(|entry| Some(entry.log.as_ref()?.newest())).unwrap_or(0);
         let instance = self.launch(name, module, env, Gate::shut()).map_err(DeployError::Invalid)?;
         let longest = self.options.first_poll_timeout;
         let came = tokio::time::timeout(longest, instance.workflow.first_poll()).await.is_ok();
         match instance.workflow.state() {
-            State::Failed(failure) => Err(DeployError::Invalid(format!("it failed before its first poll: {failure}"))),
+            State::Failed(failure) => {
+                let mut why = format!("it failed before its first poll: {failure}");
+                let said = instance.workflow.log().lines(known, FAILED_LINES_MAX).lines;
+                for line in said.iter().filter(|line| line.source != LogSource::Host || line.level == LogLevel::Warn) {
+                    why.push_str("\n  ");
+                    why.push_str(&line.text);
+                }
+                Err(DeployError::Invalid(why))
+            }
             State::Stopped => Err(DeployError::Failed("the host is closed".to_owned())),
             State::Running | State::Restarting(_) if !came => {
                 instance.workflow.stop();
@@ -562,11 +580,13 @@ impl<S: Site> Inner<S> {
             trouble: None,
             past: Stats::default(),
             feed: None,
+            log: None,
         });
         entry.past.go_on(&past);
         entry.source = source;
         entry.trouble = None;
         entry.feed = Some(Arc::clone(&fresh.feed));
+        entry.log = Some(fresh.workflow.log());
         entry.runs = Some(fresh);
         drop(entries);
         gate.let_through();
@@ -590,6 +610,7 @@ impl<S: Site> Inner<S> {
         info!("workflow {name}: started");
         if let Some(entry) = lock(&self.entries).get_mut(name) {
             entry.feed = Some(Arc::clone(&instance.feed));
+            entry.log = Some(instance.workflow.log());
             entry.runs = Some(instance);
         }
         Ok(())
@@ -609,9 +630,11 @@ impl<S: Site> Inner<S> {
             move || feed.world()
         };
         let failures = Failures::new(self.options.restarts.clone());
+        let log = lock(&self.entries).get(name).and_then(|entry| entry.log.clone());
         let host = self.host.read().unwrap_or_else(PoisonError::into_inner);
         let host = host.as_ref().ok_or("the host is closed")?;
-        let workflow = host.launch(module, options, world, Some(failures), gate);
+        let log = log.unwrap_or_else(|| host.log(name));
+        let workflow = host.launch(module, options, log, world, Some(failures), gate);
         Ok(Instance { workflow, feed, sees_after: 0 })
     }
 

@@ -10,7 +10,8 @@ use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter,
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::bucket::Bucket;
-use crate::journal::{Journal, LineBuffer, Source, Throttle};
+use crate::journal::{Journal, Printer, Throttle};
+use crate::log::LogLevel;
 use crate::options::{StartOptions, TABLES_MAX};
 use crate::poll::Handles;
 use crate::pool::Turn;
@@ -72,8 +73,7 @@ pub(crate) struct Guest {
     writes: Bucket,
     http_calls: Bucket,
     journal: Arc<Journal>,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
+    pub(crate) printer: Printer,
     /// For each host function, whether one more failure is logged.
     throttles: [Throttle; FUNCTIONS.len()],
     border: Border,
@@ -105,19 +105,12 @@ impl Guest {
             turn,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
+            printer: Printer::new(Arc::clone(&journal), options.log_bytes_per_second_max),
             journal,
-            stdout: LineBuffer::new(Source::Stdout),
-            stderr: LineBuffer::new(Source::Stderr),
             throttles: std::array::from_fn(|_| Throttle::default()),
             border: Border::Unseen,
             unreturned: None,
         }
-    }
-
-    /// Takes what the guest prints to 1 (standard output) or 2 (standard error).
-    pub(crate) fn print(&mut self, fd: u32, bytes: &[u8]) {
-        let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
-        stream.print(&self.journal, bytes);
     }
 
     /// Lets one more event be written.
@@ -191,19 +184,12 @@ impl Guest {
                         0 => format!("{name} failed: {reason}"),
                         _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
                     };
-                    self.journal.push(Source::Failure, &line);
+                    self.journal.say(LogLevel::Warn, &line);
                 }
                 Ok(failed)
             }
             Err(Failed::Guest(error)) => Err(error),
         }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.stdout.finish(&self.journal);
-        self.stderr.finish(&self.journal);
     }
 }
 

@@ -10,6 +10,7 @@ mod guest;
 mod host;
 mod imports;
 mod journal;
+mod log;
 mod module;
 mod options;
 mod poll;
@@ -29,6 +30,7 @@ pub use deployments::{
 };
 pub use futures_util::future::BoxFuture;
 pub use host::{Host, HostError, check};
+pub use log::{Log, LogLevel, LogLine, LogPage, LogSource};
 pub use module::Module;
 pub use options::{HostOptions, StartOptions};
 pub use restarts::RestartOptions;

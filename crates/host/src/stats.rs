@@ -77,7 +77,9 @@ pub struct Stats {
     pub http_calls_refused: u64,
     /// How often it was started again after it had failed.
     pub restarts: u64,
-    /// Lines that were not logged because there were too many.
+    /// Lines of its log, from the log's beginning, that were dropped: printed beyond
+    /// [`StartOptions::log_bytes_per_second_max`](crate::StartOptions::log_bytes_per_second_max), or too many for a log thread
+    /// that is held up.
     pub log_lines_dropped: u64,
 }
 

@@ -56,7 +56,7 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: u32, pieces: u32, pieces_len: u32
         };
         let bytes = &memory[piece];
         let taken = &bytes[..bytes.len().min(WRITE_BYTES_MAX - written)];
-        guest.print(fd, taken);
+        guest.printer.print(fd, taken);
         written += taken.len();
     }
     memory[written_at].copy_from_slice(&(written as u32).to_le_bytes());

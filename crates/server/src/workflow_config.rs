@@ -24,6 +24,8 @@ pub(crate) struct WorkflowConfig {
     pub(crate) writes_per_second_max: NonZeroU32,
     /// HTTP requests that it may make in a second; more are refused to it.
     pub(crate) http_calls_per_second_max: NonZeroU32,
+    /// Bytes that it may print in a second; more are left out of the log.
+    pub(crate) log_bytes_per_second_max: NonZeroU32,
     /// How long it may compute without calling a host function, milliseconds; it is ended then.
     pub(crate) compute_ms_max: NonZeroU32,
     /// Updates that may wait for each of its live queries; `None` for as many as elsewhere.
@@ -55,6 +57,7 @@ impl Default for WorkflowConfig {
             secrets: BTreeMap::new(),
             writes_per_second_max: default.writes_per_second_max,
             http_calls_per_second_max: default.http_calls_per_second_max,
+            log_bytes_per_second_max: default.log_bytes_per_second_max,
             compute_ms_max: default.compute_ms_max,
             queue_updates_max: None,
             answers_anybody: false,
@@ -112,13 +115,15 @@ impl WorkflowConfig {
         for (variable, from) in &self.secrets {
             env.insert(variable.clone(), from.read().map_err(|why| format!("the secret {variable}: {why}"))?);
         }
-        let &Self { writes_per_second_max, http_calls_per_second_max, compute_ms_max, .. } = self;
+        let &Self { writes_per_second_max, http_calls_per_second_max, .. } = self;
+        let &Self { log_bytes_per_second_max, compute_ms_max, .. } = self;
         Ok(StartOptions {
             name: name.to_owned(),
             args: vec![name.to_owned()],
             env: env.into_iter().collect(),
             writes_per_second_max,
             http_calls_per_second_max,
+            log_bytes_per_second_max,
             compute_ms_max,
         })
     }
