@@ -14,7 +14,7 @@ use crate::show::{bytes, printable, printable_lines};
 pub(crate) async fn deploy(args: DeployArgs) -> anyhow::Result<()> {
     let module = read_module(&args.file)?.into();
     let change = WorkflowChange::Deploy { module, env: args.env };
-    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(told)?;
+    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(undone)?;
     println!("{}", running(&status));
     Ok(())
 }
@@ -23,7 +23,7 @@ pub(crate) async fn deploy(args: DeployArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) async fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
     let change = WorkflowChange::Rollback { version: args.to };
-    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(told)?;
+    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(undone)?;
     println!("{}", running(&status));
     Ok(())
 }
@@ -32,7 +32,7 @@ pub(crate) async fn rollback(args: &RollbackArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) async fn change(args: &WorkflowArgs, change: WorkflowChange) -> anyhow::Result<()> {
     let removed = change == WorkflowChange::Remove;
-    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(told)?;
+    let status = client::change_workflow(&args.url, &args.name, change).await.map_err(undone)?;
     if removed {
         println!("{}: removed", printable(&status.name));
     } else {
@@ -72,13 +72,20 @@ fn running(status: &WorkflowStatus) -> String {
     shown
 }
 
-/// What a server has said instead of doing it, or why it said nothing.
+/// What a server has said instead of an answer, or why it said nothing.
 pub(crate) fn told(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Answered { message, .. } => anyhow!(printable_lines(&message)),
         ClientError::Connect { .. } => anyhow::Error::new(error).context("is `slung serve` running there?"),
-        error => anyhow::Error::new(error).context("whether it was done is unknown: see `slung ps`"),
+        error => error.into(),
     }
+}
+
+/// The same where something was to be done.
+fn undone(error: ClientError) -> anyhow::Error {
+    let is_unknown = matches!(error, ClientError::Lost(_) | ClientError::TimedOut { .. });
+    let error = told(error);
+    if is_unknown { error.context("whether it was done is unknown: see `slung ps`") } else { error }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, bail};
-use slung_net::client::{ClientError, LogReader};
+use slung_net::client::LogReader;
 use slung_net::{LogEntry, LogLine};
 use tokio::signal;
 
@@ -14,7 +14,7 @@ use crate::show::{count, printable, time};
 /// Prints lines until there are no more, Ctrl-C ends it, or nobody reads them any more.
 #[expect(clippy::print_stderr, reason = "what is missing")]
 pub(crate) async fn logs(args: &LogsArgs) -> anyhow::Result<()> {
-    let mut log = LogReader::connect(&args.url, &args.name, args.lines as usize, args.follow).await.map_err(refused)?;
+    let mut log = LogReader::connect(&args.url, &args.name, args.lines as usize, args.follow).await.map_err(told)?;
     let mut interrupted = std::pin::pin!(signal::ctrl_c());
     loop {
         let entry = tokio::select! {
@@ -37,14 +37,6 @@ pub(crate) async fn logs(args: &LogsArgs) -> anyhow::Result<()> {
             }
             None => return Ok(()),
         }
-    }
-}
-
-/// Nothing was to be done but to read.
-fn refused(error: ClientError) -> anyhow::Error {
-    match error {
-        ClientError::Answered { .. } | ClientError::Connect { .. } => told(error),
-        error => error.into(),
     }
 }
 

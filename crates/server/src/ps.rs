@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
 use serde_json::json;
-use slung_net::client::{self, ClientError};
+use slung_net::client;
 use slung_net::{WorkflowReaction, WorkflowStatus, WorkflowVersion};
 
 use crate::cli::PsArgs;
@@ -15,11 +15,11 @@ use crate::show::{bytes, count, printable, time};
 pub(crate) async fn ps(args: &PsArgs) -> anyhow::Result<()> {
     let shown = match &args.name {
         None => {
-            let workflows = client::workflows(&args.url).await.map_err(refused)?;
+            let workflows = client::workflows(&args.url).await.map_err(told)?;
             if args.json { format!("{}\n", json!({ "workflows": workflows })) } else { table(&workflows) }
         }
         Some(name) => {
-            let status = client::workflow(&args.url, name).await.map_err(refused)?;
+            let status = client::workflow(&args.url, name).await.map_err(told)?;
             if args.json { format!("{}\n", serde_json::to_string(&status)?) } else { everything(&status) }
         }
     };
@@ -27,14 +27,6 @@ pub(crate) async fn ps(args: &PsArgs) -> anyhow::Result<()> {
         // As behind `| head`: enough was seen.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("stdout"),
-    }
-}
-
-/// Nothing was to be done but to read.
-fn refused(error: ClientError) -> anyhow::Error {
-    match error {
-        ClientError::Answered { .. } | ClientError::Connect { .. } => told(error),
-        error => error.into(),
     }
 }
 
