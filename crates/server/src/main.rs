@@ -22,8 +22,12 @@ mod ps;
 mod query;
 mod serve;
 mod show;
+mod site;
+mod try_out;
 mod verify;
 mod watch;
+mod workflow_config;
+mod workflows;
 mod world;
 mod write;
 
@@ -67,6 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Start(args) => deploy::change(&args, WorkflowChange::Start).await?,
         Command::Remove(args) => deploy::change(&args, WorkflowChange::Remove).await?,
         Command::Check(args) => check::check(&args)?,
+        Command::TryOut(args) => return try_out::run(&args),
         Command::Inspect(args) => return inspect::inspect(&args),
         Command::Verify(args) => return verify::verify(&args),
         Command::Backup(args) => return copies::backup(&args),
