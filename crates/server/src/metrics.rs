@@ -172,10 +172,14 @@ impl Owners {
 
     fn live_streams(&self, out: &mut Writer) -> fmt::Result {
         let stats = self.counters.snapshot();
-        out.gauge("slung_live_streams", "Live queries that are streamed over HTTP", stats.live_streams_now)?;
+        out.gauge("slung_live_streams", "Live queries and logs that are streamed over HTTP", stats.live_streams_now)?;
         out.counter("slung_live_streams_opened", "Streams that were begun", stats.live_streams_total)?;
         out.counter("slung_live_streams_refused", "Streams that were one too many", stats.live_streams_refused)?;
-        out.counter("slung_live_stream_updates", "Updates that went into a stream", stats.live_updates)?;
+        out.counter(
+            "slung_live_stream_updates",
+            "Updates of live queries that went into a stream",
+            stats.live_updates,
+        )?;
         let merged = self.watched.merged.load(Relaxed);
         out.counter("slung_live_stream_merged", "Updates merged because the stream's reader is slow", merged)?;
         let dropped = self.watched.dropped.load(Relaxed);

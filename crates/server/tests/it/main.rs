@@ -16,4 +16,5 @@ mod nab;
 mod recipes;
 mod server;
 mod silence;
+mod workflow_commands;
 mod workflows;
