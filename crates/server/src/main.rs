@@ -8,6 +8,9 @@ mod config;
 mod copies;
 mod delete;
 mod demo;
+mod event;
+#[cfg(test)]
+mod event_test;
 mod export;
 mod feedback;
 mod import;

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
-use slung_host::{State, Workflow};
+use slung_host::{Reactions, State, Workflow};
 use slung_live::Subscriber;
 use slung_net::{Counters, Memory};
 
@@ -224,14 +225,31 @@ impl Owners {
         out.gauges("slung_workflow_running", "1 while the workflow runs", "workflow", running)?;
         let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes));
         out.gauges("slung_workflow_memory_bytes", "Linear memory of the workflow", "workflow", memory)?;
+        let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes_max));
+        let help = "The most linear memory that the workflow had, before it was started again as well";
+        out.gauges("slung_workflow_memory_most_bytes", help, "workflow", memory)?;
+        let uptime = self.workflows.iter().map(|it| {
+            let uptime = it.workflow.stats().uptime.unwrap_or_default();
+            (it.workflow.name(), uptime.as_secs())
+        });
+        let help = "Since when the workflow runs, or runs again; 0 while it does not";
+        out.gauges("slung_workflow_uptime_seconds", help, "workflow", uptime)?;
+        let reactions = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().reactions));
+        let help = "From the arrival of an event to what the workflow does about it, or else to its next poll";
+        out.reactions("slung_workflow_reaction_seconds", help, reactions)?;
         let waiting = self.workflows.iter().map(|it| (it.workflow.name(), it.subscriber.stats().waiting as u64));
         out.gauges("slung_workflow_waiting", "Updates that wait for the workflow", "workflow", waiting)
     }
 }
 
 /// The units that there are, by how names end with them.
-static UNITS: LazyLock<[(&str, Unit); 2]> =
-    LazyLock::new(|| [("_bytes", Unit::Bytes), ("_micros", Unit::Other("micros".to_owned()))]);
+static UNITS: LazyLock<[(&str, Unit); 3]> = LazyLock::new(|| {
+    [("_bytes", Unit::Bytes), ("_seconds", Unit::Seconds), ("_micros", Unit::Other("micros".to_owned()))]
+});
+
+/// The ends of the buckets of reactions, microseconds: powers of four from 16 µs to 16 s, where [`Reactions::below`] is exact.
+const REACTION_MICROS: [u64; 11] =
+    [1 << 4, 1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24];
 
 /// Writes metrics, each with its help. Counters get the suffix `_total` from the format.
 struct Writer<'a>(DescriptorEncoder<'a>);
@@ -296,6 +314,34 @@ impl Writer<'_> {
         let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (row, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&[(label, row)])?)?;
+        }
+        Ok(())
+    }
+
+    fn reactions<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (&'l str, Reactions)>,
+    ) -> fmt::Result {
+        let mut family = self.descriptor(name, help, MetricType::Histogram)?;
+        for (row, reactions) in rows {
+            // Each bucket by itself: the encoder adds up.
+            let mut before = 0;
+            let mut bucket = |end, below| (end, below - std::mem::replace(&mut before, below));
+            let mut buckets: Vec<_> = REACTION_MICROS
+                .map(Duration::from_micros)
+                .map(|end| bucket(end.as_secs_f64(), reactions.below(end)))
+                .into();
+            buckets.push(bucket(f64::INFINITY, reactions.count()));
+            let labels = [("workflow", row)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(
+                reactions.total().as_secs_f64(),
+                reactions.count(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }
