@@ -79,6 +79,8 @@ pub(crate) struct Guest {
     border: Border,
     /// Data for which the guest had no room for a Region: it is given back when there is.
     unreturned: Option<Region>,
+    /// When the event arrived that it was given last, by the world's clock, until it has done something about it.
+    reacts_to: Option<i64>,
 }
 
 impl Guest {
@@ -110,6 +112,20 @@ impl Guest {
             throttles: std::array::from_fn(|_| Throttle::default()),
             border: Border::Unseen,
             unreturned: None,
+            reacts_to: None,
+        }
+    }
+
+    /// It is given an event that arrived then.
+    pub(crate) fn begin_reaction(&mut self, arrived: i64) {
+        self.reacts_to = Some(arrived);
+    }
+
+    /// It has done what it does about the event that it was given last.
+    pub(crate) fn end_reaction(&mut self) {
+        if let Some(arrived) = self.reacts_to.take() {
+            let took = self.world.now_micros().saturating_sub(arrived);
+            self.counters.reactions.add(u64::try_from(took).unwrap_or(0));
         }
     }
 
@@ -175,6 +191,11 @@ impl Guest {
         failed: T,
     ) -> wasmtime::Result<T> {
         self.counters.count(function, result.is_ok());
+        let is_effect =
+            matches!(function, HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp);
+        if is_effect && result.is_ok() {
+            self.end_reaction();
+        }
         match result {
             Ok(answer) => Ok(answer),
             Err(Failed::Call(reason)) => {
@@ -316,7 +337,7 @@ impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, _now: usize, wanted: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let allowed = wanted <= self.memory_bytes_max;
         if allowed {
-            self.counters.memory_bytes.set(wanted as u64);
+            self.counters.memory(wanted as u64);
         }
         Ok(allowed)
     }

@@ -278,8 +278,8 @@ async fn run_again(
 }
 
 async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {
-    let ticker = Arc::clone(&guest.ticker);
-    let _running = Running::new(&ticker);
+    let (ticker, counters) = (Arc::clone(&guest.ticker), Arc::clone(&guest.counters));
+    let _running = Running::new(&ticker, &counters);
     let mut store = Store::new(pre.module().engine(), guest);
     store.limiter(|guest| &mut guest.limits);
     store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
@@ -341,18 +341,20 @@ fn ended_by(error: &wasmtime::Error) -> State {
     State::Failed(Failure::Trap { message: printable(&message, MESSAGE_BYTES_MAX), functions: functions.collect() })
 }
 
-/// While it lives, a guest needs ticks.
-struct Running<'a>(&'a crate::ticker::Ticker);
+/// While it lives, a guest needs ticks, and its uptime counts.
+struct Running<'a>(&'a crate::ticker::Ticker, &'a Counters);
 
 impl<'a> Running<'a> {
-    fn new(ticker: &'a crate::ticker::Ticker) -> Self {
+    fn new(ticker: &'a crate::ticker::Ticker, counters: &'a Counters) -> Self {
         ticker.enter();
-        Self(ticker)
+        counters.runs_since(Some(Instant::now()));
+        Self(ticker, counters)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.leave();
+        self.1.runs_since(None);
     }
 }

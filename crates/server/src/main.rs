@@ -9,6 +9,9 @@ mod copies;
 mod delete;
 mod demo;
 mod deploy;
+mod event;
+#[cfg(test)]
+mod event_test;
 mod export;
 mod feedback;
 mod import;

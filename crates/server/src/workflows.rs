@@ -32,7 +32,7 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
         configured: versions.is_empty(),
         sees_after,
         versions: versions.into_iter().rev().map(kept).collect(),
-        uptime_ms: None,
+        uptime_ms: stats.uptime.map(|uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
         restarts: stats.restarts,
         events: stats.events,
         merged,
@@ -50,12 +50,16 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
             .collect(),
         busy_micros: micros(stats.busy),
         memory_bytes: stats.memory_bytes,
-        memory_bytes_max: stats.memory_bytes,
+        memory_bytes_max: stats.memory_bytes_max,
         writes_refused: stats.writes_refused,
         http_calls_refused: stats.http_calls_refused,
         throttled_micros: 0,
         log_lines_dropped: stats.log_lines_dropped,
-        reaction: WorkflowReaction::default(),
+        reaction: WorkflowReaction {
+            count: stats.reactions.count(),
+            p50_micros: stats.reactions.quantile(0.5).map(micros),
+            p99_micros: stats.reactions.quantile(0.99).map(micros),
+        },
     }
 }
 

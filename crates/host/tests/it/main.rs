@@ -9,6 +9,7 @@ mod fake;
 mod fixture;
 mod functions;
 mod polling;
+mod reactions;
 mod regions;
 mod restarts;
 mod sandbox;
