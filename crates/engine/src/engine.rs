@@ -195,9 +195,10 @@ impl Engine {
             move |_| commits.add()
         });
         let announced = u32::try_from(recovery.series).expect("series ids are u32");
+        let last = store.durable_through();
         let engine = Self {
             stored: Stored { store, clock },
-            seam: Seam::new(Live::new(options.live), announced),
+            seam: Seam::new(Live::new(options.live), announced, last),
             ahead_micros_max: options.ahead_micros_max,
             commits,
             queries: AtomicU64::new(0),
@@ -319,7 +320,7 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// A subscriber with queues as the options say.
+    /// A subscriber with queues as the options say; [`Subscriber::new`] makes one with others.
     pub fn subscriber(&self) -> Arc<Subscriber> {
         self.seam.with_live(|live| live.subscriber())
     }
@@ -347,6 +348,19 @@ impl Engine {
     /// Ends all of the subscriber's live queries.
     pub fn remove(&self, subscriber: &Arc<Subscriber>) {
         self.seam.with_live(|live| live.remove(subscriber));
+    }
+
+    /// Nothing arrives at that subscriber until [`Engine::switch`]: its queries are registered, and their windows follow what
+    /// is written.
+    pub fn hold(&self, subscriber: &Arc<Subscriber>) {
+        self.seam.with_live(|live| live.hold(subscriber));
+    }
+
+    /// Between two writes nothing arrives at `from` any more, and everything at `to`, which was held. Answers the number of
+    /// the last point before: `from` was told of every one up to it, and `to` is told of every one after it. What waits for
+    /// `from` can still be taken. Running aggregates of `to` begin here; its windows are what they are for everybody.
+    pub fn switch(&self, from: Option<&Arc<Subscriber>>, to: &Arc<Subscriber>) -> Seq {
+        self.seam.switch(from, to)
     }
 
     /// One live query as it is now; `None` where there is no such handle.

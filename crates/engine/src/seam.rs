@@ -59,11 +59,14 @@ struct Joined {
     live: Live,
     /// How many series, in the order of their ids, `live` was told of. Those before it was there come with a subscription.
     announced: u32,
+    /// The number of the last point that `live` was told of.
+    last: Seq,
 }
 
 impl Seam {
-    pub(crate) fn new(live: Live, announced: u32) -> Self {
-        Self { joined: Mutex::new(Joined { live, announced }), loads: Mutex::new(()) }
+    /// `announced` series and points up to `last` were there before.
+    pub(crate) fn new(live: Live, announced: u32, last: Seq) -> Self {
+        Self { joined: Mutex::new(Joined { live, announced, last }), loads: Mutex::new(()) }
     }
 
     /// Whether a thread has panicked half-way through a change.
@@ -85,6 +88,7 @@ impl Seam {
             joined.announce(history, newest);
         }
         let wakes = joined.live.apply(producer, points, history.now_micros(), &|id| history.key(id));
+        joined.last = seq;
         drop(joined);
         // Waking is somebody else's code, and may take longer than all of the above.
         drop(wakes);
@@ -121,6 +125,13 @@ impl Seam {
         drop(joined);
         let (mut joined, loading) = self.load(history, loading, snapshot)?;
         Ok(joined.live.finish(loading, subscriber, history.now_micros())?)
+    }
+
+    /// As [`Live::switch`], between two writes: answers the number of the last point before.
+    pub(crate) fn switch(&self, from: Option<&Arc<Subscriber>>, to: &Arc<Subscriber>) -> Seq {
+        let mut joined = self.lock_anyhow();
+        joined.live.switch(from, to);
+        joined.last
     }
 
     /// Points of those series in that range were taken away from what is stored: makes the windows anew that may have some.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use wasmtime::Engine;
 
 use crate::check::{LoadError, Report};
+use crate::gate::Gate;
 use crate::guest::{Guest, Limits};
 use crate::journal::{Journal, Logger};
 use crate::module::{Loader, Module};
@@ -125,7 +126,7 @@ impl Host {
     /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
         let mut world = Some(world);
-        self.launch(module, options, move || world.take().expect("it runs once"), None)
+        self.launch(module, options, move || world.take().expect("it runs once"), None, Gate::open())
     }
 
     /// Starts a workflow that is started again where it fails, each time in a new instance and in a new `world`. Its counters
@@ -137,16 +138,18 @@ impl Host {
         restarts: RestartOptions,
         world: impl FnMut() -> Arc<dyn World> + Send + 'static,
     ) -> Workflow {
-        self.launch(module, options, world, Some(Failures::new(restarts)))
+        self.launch(module, options, world, Some(Failures::new(restarts)), Gate::open())
     }
 
-    fn launch(
+    pub(crate) fn launch(
         &self,
         module: &Module,
         options: StartOptions,
         mut world: impl FnMut() -> Arc<dyn World> + Send + 'static,
         failures: Option<Failures>,
+        gate: Gate,
     ) -> Workflow {
+        let gate = Arc::new(gate);
         let counters = Arc::<Counters>::default();
         let core = self.core.as_ref().expect("it is there until the host is dropped");
         let turn = Turn::new(self.options.tick());
@@ -155,7 +158,8 @@ impl Host {
         let name = options.name.clone();
         let guest = {
             let (host, ticker) = (self.options.clone(), Arc::clone(&core.ticker));
-            let (counters, turn, journal) = (Arc::clone(&counters), Arc::clone(&turn), Arc::clone(&journal));
+            let (counters, turn) = (Arc::clone(&counters), Arc::clone(&turn));
+            let (gate, journal) = (Arc::clone(&gate), Arc::clone(&journal));
             move || {
                 let world = world();
                 let limits = Limits {
@@ -166,10 +170,9 @@ impl Host {
                 Guest::new(
                     &options,
                     Arc::clone(&world),
-                    Handles::new(world, host.handles_max),
+                    Handles::new(world, host.handles_max, Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
-                    Arc::clone(&counters),
                     Arc::clone(&turn),
                     Arc::clone(&journal),
                 )
@@ -179,6 +182,7 @@ impl Host {
         let (stop_sender, stop_receiver) = watch::channel(false);
         let stop = Arc::new(stop_sender);
         let ending = Ending {
+            gate: Arc::clone(&gate),
             journal: Arc::clone(&journal),
             state: state_sender,
             _stop: Arc::clone(&stop),
@@ -192,7 +196,7 @@ impl Host {
             // Nobody would tick for it here.
             ending.say(State::Failed(Failure::Start("the module was compiled by another host".to_owned())));
         }
-        Workflow { name, counters, journal, state, stop, pool: Arc::clone(&self.pool), turn }
+        Workflow { name, counters, gate, journal, state, stop, pool: Arc::clone(&self.pool), turn }
     }
 
     /// Stops all workflows and waits until they have ended and their last lines are logged: milliseconds, unless a
@@ -218,13 +222,12 @@ impl Drop for Host {
     }
 }
 
-/// The load-time checks alone, with the default [`HostOptions`]: what the module is, if it could be run. `name` is what
-/// errors call it. Blocks like [`Host::compile`].
+/// The load-time checks alone, compiling included: what the module is, if it could be run by a host with these options. `name`
+/// is what errors call it. Blocks like [`Host::compile`]. With [`HostOptions::cache_dir`] a host finds there what was compiled.
 ///
 /// # Errors
 /// All that is wrong with the module.
-pub fn check(name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
-    let options = HostOptions::default();
-    let loader = Loader::new(&options).map_err(|error| LoadError::no_engine(name, &error))?;
-    Ok(loader.load(name, bytes, &options)?.report().clone())
+pub fn check(options: &HostOptions, name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
+    let loader = Loader::new(options).map_err(|error| LoadError::no_engine(name, &error))?;
+    Ok(loader.load(name, bytes, options)?.report().clone())
 }

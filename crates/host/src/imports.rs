@@ -95,12 +95,15 @@ async fn query_history(caller: &mut Call<'_>, query: u32) -> Result<f64, Failed>
 async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Result<u32, Failed> {
     open(caller)?;
     let guest = caller.data_mut();
+    guest.handles.pass_gate().await.map_err(|relieved| Failed::Guest(relieved.into()))?;
     let event = match guest.handles.poll(handle) {
         Step::Give(event) => Some(event),
         Step::Nothing => None,
         Step::Sleep(mut waits) => {
             guest.counters.sleeps.add(1);
+            guest.counters.asleep.set(1);
             waits.run(&*guest.world, &guest.ticker, sleep).await;
+            guest.counters.asleep.set(0);
             guest.handles.after_sleep(&waits)
         }
     };

@@ -1,6 +1,7 @@
 //! What can be set, with unit, default and reason.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use slung_abi::limits;
@@ -36,6 +37,9 @@ pub struct HostOptions {
     pub table_elements_max: usize,
     /// Size of a module, bytes; by default 10 MiB, which compiles in a few seconds. Larger ones are refused.
     pub module_bytes_max: usize,
+    /// Where what was compiled is kept, an absolute path, so that the same module is there in a millisecond the next time; by
+    /// default nowhere. Nobody else may be able to write there: what lies there is run. It is bounded by wasmtime, to 512 MiB.
+    pub cache_dir: Option<PathBuf>,
     /// Live queries that a workflow may have at a time; by default [`limits::HANDLES_MAX`].
     pub handles_max: usize,
     /// Lines that a workflow has said or caused and that wait to be logged; by default 256. They are logged at least 100
@@ -54,6 +58,7 @@ impl Default for HostOptions {
             memory_bytes_max: 64 * 1024 * 1024,
             table_elements_max: 100_000,
             module_bytes_max: 10 * 1024 * 1024,
+            cache_dir: None,
             handles_max: limits::HANDLES_MAX,
             log_lines_max: 256,
             log_line_bytes_max: 4_096,

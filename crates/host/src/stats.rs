@@ -29,6 +29,8 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) event_bytes: Counter,
     pub(crate) sleeps: Counter,
+    /// 1 while a poll sleeps.
+    pub(crate) asleep: Counter,
     pub(crate) busy_nanos: Counter,
     pub(crate) demotions: Counter,
     pub(crate) memory_bytes: Counter,
@@ -77,6 +79,31 @@ pub struct Stats {
     pub restarts: u64,
     /// Lines that were not logged because there were too many.
     pub log_lines_dropped: u64,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Counters::default().stats(0)
+    }
+}
+
+impl Stats {
+    /// Becomes what this one and a later one of the same workflow have done together. Memory is the later one's.
+    pub(crate) fn go_on(&mut self, later: &Self) {
+        self.events += later.events;
+        self.event_bytes += later.event_bytes;
+        for (calls, later) in self.calls.iter_mut().zip(later.calls) {
+            calls.ok += later.ok;
+            calls.failed += later.failed;
+        }
+        self.sleeps += later.sleeps;
+        self.busy += later.busy;
+        self.memory_bytes = later.memory_bytes;
+        self.writes_refused += later.writes_refused;
+        self.http_calls_refused += later.http_calls_refused;
+        self.restarts += later.restarts;
+        self.log_lines_dropped += later.log_lines_dropped;
+    }
 }
 
 impl Counters {

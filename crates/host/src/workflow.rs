@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slung_abi::CallResult;
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use wasmtime::{InstancePre, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::check::Entry;
+use crate::gate::{Gate, Relieved};
 use crate::guest::Guest;
 use crate::host::Core;
 use crate::journal::{Journal, Source, printable};
@@ -22,6 +23,10 @@ use crate::stats::{Counters, Stats};
 const MESSAGE_BYTES_MAX: usize = 400;
 /// Functions of a trap's backtrace that are kept, innermost first.
 const FRAMES_MAX: usize = 16;
+
+/// Between two looks at whether a workflow has taken what waited for it.
+const DRAIN_PAUSE_MIN: Duration = Duration::from_micros(100);
+const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// What has become of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,11 +106,12 @@ impl fmt::Display for State {
     }
 }
 
-/// A workflow that was started. Dropping the handle leaves it running.
-#[derive(Debug)]
+/// A workflow that was started. Dropping the handle leaves it running; clones are handles of the same.
+#[derive(Debug, Clone)]
 pub struct Workflow {
     pub(crate) name: String,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) stop: Arc<watch::Sender<bool>>,
@@ -136,6 +142,39 @@ impl Workflow {
         self.pool.hurry(&self.turn);
     }
 
+    /// Waits until it polls for the first time, or has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn first_poll(&self) {
+        tokio::select! {
+            () = self.gate.arrival() => {}
+            _ = self.wait() => {}
+        }
+    }
+
+    /// Lets it take what waits for it, and ends it then, or after that time. Nothing may arrive for it any more. Answers
+    /// whether it has taken everything.
+    pub(crate) async fn drain(&self, waits: impl Fn() -> bool, longest: Duration) -> bool {
+        self.gate.close();
+        let until = tokio::time::Instant::now() + longest;
+        let mut pause = DRAIN_PAUSE_MIN;
+        while !self.state().is_final() && tokio::time::Instant::now() < until {
+            let is_pausing = matches!(self.state(), State::Restarting(_));
+            // It would sleep on for up to a second, or longer.
+            if is_pausing || (self.counters.asleep.get() != 0 && !waits()) {
+                break;
+            }
+            // Woken by its end, it is not: between two looks it may also have gone to sleep.
+            let _ = tokio::time::timeout(pause, self.wait()).await;
+            pause = (pause * 2).min(DRAIN_PAUSE_MAX);
+        }
+        let taken = !waits();
+        self.stop();
+        self.wait().await;
+        taken
+    }
+
     /// Waits until it has ended, and says how. By then its instance and its [`World`](crate::World) are dropped and its
     /// last log line is on the way.
     ///
@@ -152,6 +191,7 @@ impl Workflow {
 
 /// Says how a workflow ended, whatever ends its task.
 pub(crate) struct Ending {
+    pub(crate) gate: Arc<Gate>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Sender<State>,
     /// Kept so that the workflow can be stopped even if nobody holds its handle.
@@ -213,6 +253,10 @@ async fn run_again(
         let turn = Arc::clone(&guest.turn);
         let state = turn.timed(run(pre.clone(), entry, guest), counters).await;
         let (State::Failed(failure), Some(failures)) = (&state, &mut failures) else { return state };
+        if !ending.gate.is_open() {
+            // Who has shut it is told, and decides: it never came to its first poll, or another version goes on.
+            return state;
+        }
         let Some(pause) = failures.add(Instant::now()) else {
             ending.journal.push(Source::Died, &failures.too_many());
             return state;
@@ -268,6 +312,9 @@ async fn enter(store: &mut Store<Guest>, pre: &InstancePre<Guest>, entry: Entry)
 struct UnknownCode(i32);
 
 fn ended_by(error: &wasmtime::Error) -> State {
+    if error.downcast_ref::<Relieved>().is_some() {
+        return State::Stopped;
+    }
     if let Some(&UnknownCode(code)) = error.downcast_ref() {
         return State::Failed(Failure::Unknown(code));
     }

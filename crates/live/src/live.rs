@@ -176,7 +176,8 @@ impl Live {
         self.check_handles()?;
         let Some(&index) = self.by_query.get(query) else { return Ok(None) };
         let Some(slot) = &mut self.slots[index] else { return Ok(None) };
-        if !slot.window.as_ref().is_some_and(Window::can_be_joined) {
+        let Some(window) = slot.window.as_ref().filter(|window| window.can_be_joined()) else { return Ok(None) };
+        if subscriber.is_held() && window.begins_with_nothing() {
             return Ok(None);
         }
         let handle = slot.add(subscriber);
@@ -307,9 +308,39 @@ impl Live {
         }
         let Some(slot) = &mut self.slots[index] else { unreachable!("it was put there") };
         let handle = slot.add(subscriber);
-        self.by_query.insert(query, index);
+        // One that is to begin anew has it for itself.
+        if !(subscriber.is_held() && slot.window.as_ref().is_some_and(Window::begins_with_nothing)) {
+            self.by_query.insert(query, index);
+        }
         self.by_handle.insert(handle, index);
         Ok(handle)
+    }
+
+    /// Nothing arrives at that subscriber from now on, until [`Live::switch`]. Its queries can be registered, and their
+    /// windows follow what is written.
+    pub fn hold(&mut self, subscriber: &Arc<Subscriber>) {
+        subscriber.set_held(true);
+    }
+
+    /// In one moment nothing arrives at `from` any more, and everything at `to`, which was held: what was written before is
+    /// told to the one, what is written afterwards to the other. What waits for `from` can still be taken. Running aggregates
+    /// of `to` begin here, with nothing; its windows are what they are for everybody.
+    pub fn switch(&mut self, from: Option<&Arc<Subscriber>>, to: &Arc<Subscriber>) {
+        if let Some(from) = from {
+            from.set_held(true);
+        }
+        for handle in to.handles() {
+            let Some(&index) = self.by_handle.get(&handle) else { continue };
+            let Some(slot) = &mut self.slots[index] else { continue };
+            let Some(window) = &mut slot.window else { continue };
+            // It was registered while the subscriber was held, so nobody else reads it.
+            if window.begins_with_nothing() && slot.readers.len() == 1 {
+                *window = Window::new(slot.query.op(), slot.query.window().unwrap_or(slung_model::Window::Running));
+                recount(&mut self.bytes, &mut slot.bytes, window.bytes());
+                slot.saturated = false;
+            }
+        }
+        to.set_held(false);
     }
 
     /// The window that was made anew takes the place of what it was; what was recorded last is taken first. Who reads it is

@@ -31,6 +31,8 @@ struct State {
     /// In the order of their handles; a workflow has few.
     queues: Vec<Queue>,
     waker: Option<Waker>,
+    /// Whether nothing arrives, see [`crate::Live::hold`].
+    held: bool,
     /// Of handles that are gone.
     past: HandleStats,
 }
@@ -138,6 +140,15 @@ impl Subscriber {
         all
     }
 
+    /// From now on nothing arrives, or everything again. What waits stays.
+    pub(crate) fn set_held(&self, held: bool) {
+        self.lock().held = held;
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
     pub(crate) fn add(&self, handle: HandleId, raw: bool) {
         let queue = Queue { handle, raw, waiting: VecDeque::new(), stats: HandleStats::default(), scanned: 0 };
         let mut state = self.lock();
@@ -166,6 +177,9 @@ impl Subscriber {
         let update = change.update();
         let mut guard = self.lock();
         let state = &mut *guard;
+        if state.held {
+            return None;
+        }
         let queue = state.queue(handle)?;
         queue.push(update, self.queue_updates_max, open);
         // Before the wake-up, and before the lock is free: who sees the update sees the count. Only who has the

@@ -186,6 +186,11 @@ impl Window {
         }
     }
 
+    /// Whether what it tells depends on when it was made: it counts writes, and began with nothing.
+    pub(crate) fn begins_with_nothing(&self) -> bool {
+        matches!(self, Self::Count(count) if !count.gave_up)
+    }
+
     /// Takes an event that arrives.
     #[inline]
     pub(crate) fn take(&mut self, point: &Point, arrival: Arrival) -> Taken {

@@ -11,19 +11,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
-use slung_host::{State, Workflow};
-use slung_live::Subscriber;
+use slung_host::{Deployment, State};
 use slung_net::{Counters, Memory};
 
+use crate::site::{Counted, Deployments, ServerFeed};
 use crate::watch::WatchCounters;
-
-/// A workflow that was started, and whose updates it reads.
-pub(crate) struct RunningWorkflow {
-    /// How it goes.
-    pub(crate) workflow: Workflow,
-    /// What waits for it.
-    pub(crate) subscriber: Arc<Subscriber>,
-}
 
 /// Renders everything.
 pub(crate) struct Metrics(Registry);
@@ -34,7 +26,7 @@ impl Metrics {
         engine: Arc<Engine>,
         counters: Arc<Counters>,
         memory: Memory,
-        workflows: Arc<[RunningWorkflow]>,
+        workflows: Deployments,
         watched: Arc<WatchCounters>,
     ) -> Self {
         let mut registry = Registry::default();
@@ -54,7 +46,7 @@ struct Owners {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
     memory: Memory,
-    workflows: Arc<[RunningWorkflow]>,
+    workflows: Deployments,
     watched: Arc<WatchCounters>,
 }
 
@@ -191,41 +183,47 @@ impl Owners {
     }
 
     fn workflows(&self, out: &mut Writer) -> fmt::Result {
-        let mut each = |name, help, value: &dyn Fn(&RunningWorkflow) -> u64| {
-            let rows = self.workflows.iter().map(|running| (running.workflow.name(), value(running)));
-            out.counters(name, help, "workflow", rows)
+        let all = self.workflows.list();
+        let counted =
+            |it: &Deployment<ServerFeed>| it.feed.as_ref().map_or_else(Counted::default, |feed| feed.counted());
+        let mut each = |name, help, value: &dyn Fn(&Deployment<ServerFeed>) -> u64| {
+            out.counters(name, help, "workflow", all.iter().map(|it| (it.name.as_str(), value(it))))
         };
-        each("slung_workflow_events", "Events given to the workflow", &|it| it.workflow.stats().events)?;
-        each("slung_workflow_merged", "Updates merged because it is slow", &|it| it.subscriber.stats().merged)?;
-        each("slung_workflow_dropped", "Raw updates dropped because it is slow", &|it| it.subscriber.stats().dropped)?;
+        each("slung_workflow_events", "Events given to the workflow", &|it| it.stats.events)?;
+        each("slung_workflow_merged", "Updates merged because it is slow", &|it| counted(it).merged)?;
+        each("slung_workflow_dropped", "Raw updates dropped because it is slow", &|it| counted(it).dropped)?;
+        each("slung_workflow_late", "Events that were older than a window of it", &|it| counted(it).late)?;
         each("slung_workflow_busy_micros", "Time that it ran, microseconds", &|it| {
-            u64::try_from(it.workflow.stats().busy.as_micros()).unwrap_or(u64::MAX)
+            u64::try_from(it.stats.busy.as_micros()).unwrap_or(u64::MAX)
         })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
-        each("slung_workflow_writes_refused", help, &|it| it.workflow.stats().writes_refused)?;
+        each("slung_workflow_writes_refused", help, &|it| it.stats.writes_refused)?;
         let help = "HTTP requests of the workflow that were refused because they were too many in a second";
-        each("slung_workflow_http_calls_refused", help, &|it| it.workflow.stats().http_calls_refused)?;
+        each("slung_workflow_http_calls_refused", help, &|it| it.stats.http_calls_refused)?;
         let help = "Times that the workflow was started again after it had failed";
-        each("slung_workflow_restarts", help, &|it| it.workflow.stats().restarts)?;
+        each("slung_workflow_restarts", help, &|it| it.stats.restarts)?;
         let help = "Log lines of the workflow that were too many";
-        each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
+        each("slung_workflow_log_lines_dropped", help, &|it| it.stats.log_lines_dropped)?;
 
-        let calls = self.workflows.iter().flat_map(|it| {
-            it.workflow.stats().calls.into_iter().flat_map(move |calls| {
+        let calls = all.iter().flat_map(|it| {
+            it.stats.calls.iter().flat_map(move |calls| {
                 let row = move |outcome, n| {
-                    ([("workflow", it.workflow.name()), ("function", calls.function.name()), ("outcome", outcome)], n)
+                    ([("workflow", it.name.as_str()), ("function", calls.function.name()), ("outcome", outcome)], n)
                 };
                 [row("ok", calls.ok), row("failed", calls.failed)]
             })
         });
         out.labelled("slung_workflow_calls", "Calls of host functions", calls)?;
-        let running =
-            self.workflows.iter().map(|it| (it.workflow.name(), (it.workflow.state() == State::Running).into()));
-        out.gauges("slung_workflow_running", "1 while the workflow runs", "workflow", running)?;
-        let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes));
-        out.gauges("slung_workflow_memory_bytes", "Linear memory of the workflow", "workflow", memory)?;
-        let waiting = self.workflows.iter().map(|it| (it.workflow.name(), it.subscriber.stats().waiting as u64));
-        out.gauges("slung_workflow_waiting", "Updates that wait for the workflow", "workflow", waiting)
+        let mut each = |name, help, value: &dyn Fn(&Deployment<ServerFeed>) -> u64| {
+            out.gauges(name, help, "workflow", all.iter().map(|it| (it.name.as_str(), value(it))))
+        };
+        let help = "1 while the workflow runs";
+        each("slung_workflow_running", help, &|it| (it.state == Some(State::Running)).into())?;
+        each("slung_workflow_version", "Version of the workflow; 0 where it is configured with a file", &|it| {
+            it.version.unwrap_or(0)
+        })?;
+        each("slung_workflow_memory_bytes", "Linear memory of the workflow", &|it| it.stats.memory_bytes)?;
+        each("slung_workflow_waiting", "Updates that wait for the workflow", &|it| counted(it).waiting)
     }
 }
 

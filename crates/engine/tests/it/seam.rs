@@ -115,6 +115,52 @@ fn every_point_is_in_exactly_one_of_history_and_stream() {
     assert!(firsts.iter().any(|first| *first > 1.0 && *first < total), "some began in the middle");
 }
 
+/// The stream is handed on from reader to reader: what each of them was told are the points between two answers of `switch`.
+#[test]
+fn a_switch_between_writes_misses_and_doubles_nothing() {
+    let engine = open(1);
+    let series = resolve(&engine, "temp", 0);
+    let done = AtomicU32::new(0);
+    let readers: Vec<_> = thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (engine, done) = (&engine, &done);
+            scope.spawn(move || {
+                for next in 0..POINTS {
+                    let timestamp = i64::from(next * WRITERS + writer) * SECOND;
+                    let points = [1.0, 2.0].map(|value| Point { series, timestamp, value });
+                    engine.write(None, &points[..1 + next as usize % 2]).unwrap();
+                }
+                done.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        let mut readers = Vec::new();
+        let mut before: Option<Arc<Subscriber>> = None;
+        loop {
+            let last = done.load(Ordering::SeqCst) == WRITERS;
+            let subscriber = engine.subscriber();
+            engine.hold(&subscriber);
+            let handles = ["temp:[]", "COUNT:temp:[]"].map(|text| engine.subscribe(&subscriber, &query(text)).unwrap());
+            thread::yield_now();
+            let seq = engine.switch(before.as_ref(), &subscriber);
+            before = Some(Arc::clone(&subscriber));
+            readers.push((seq, subscriber, handles));
+            if last {
+                return readers;
+            }
+        }
+    });
+    assert!(readers.len() > 10, "{}", readers.len());
+    for pair in readers.windows(2) {
+        let [(from, subscriber, [raw, count]), (until, ..)] = pair else { unreachable!() };
+        let told = until.0 - from.0;
+        assert_eq!(values(subscriber, *raw).len() as u64, told);
+        let counts = values(subscriber, *count);
+        assert_eq!(counts.len() as u64, told);
+        assert!(counts.last().is_none_or(|last| *last == told as f64), "it counts from the switch on");
+    }
+    assert_eq!(readers.last().unwrap().0.0, u64::from(WRITERS * POINTS / 2 * 3));
+}
+
 /// Writers overwrite each other's points, so that the sums agree only where the last one to write a point is the same one in
 /// the store and in each window.
 #[test]

@@ -120,7 +120,7 @@ impl World {
     /// Of windows that keep so many points. Nothing is merged away.
     fn new(window_points_max: usize) -> Arc<Self> {
         let options = Options { window_points_max, queue_updates_max: 1_000, ..Options::default() };
-        Arc::new(Self { seam: Seam::new(Live::new(options), 0), shelf: Shelf::default() })
+        Arc::new(Self { seam: Seam::new(Live::new(options), 0, Seq(0)), shelf: Shelf::default() })
     }
 
     fn write(&self, series: u32, timestamp: i64) {

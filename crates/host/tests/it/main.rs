@@ -2,6 +2,7 @@
 
 mod allocate;
 mod check;
+mod deployments;
 mod ends;
 mod fairness;
 mod fake;

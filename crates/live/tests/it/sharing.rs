@@ -118,3 +118,41 @@ fn full_queues_of_one_window_merge_apart() {
     assert_eq!((update.value, update.producers.len()), (6.0, 3));
     assert_eq!((slow.stats().merged, quick.stats().merged), (2, 0));
 }
+
+#[test]
+fn a_switch_gives_each_event_to_one_of_two_readers() {
+    let mut world = World::new(2);
+    let queries = ["temp:[]", "COUNT:temp:[]", "COUNT:temp:[]:[60s]", "MAX:temp:[sensor=1]"];
+    let old = queries.map(|query| world.subscribe(query));
+    let bystander = world.live.subscriber();
+    let count = Query::parse(queries[1]).unwrap();
+    let bystanders = world.live.subscribe(&bystander, &count, [SeriesId(0), SeriesId(1)], [], world.now).unwrap();
+    world.write(&[at(0, 1.0), of(1, SECOND, 5.0)]);
+
+    let (from, to) = (Arc::clone(&world.subscriber), world.live.subscriber());
+    world.live.hold(&to);
+    world.subscriber = Arc::clone(&to);
+    let new = queries.map(|query| world.try_subscribe(query, &[]).unwrap());
+    world.write(&[at(2 * SECOND, 2.0)]);
+    assert!(new.iter().all(|handle| !to.has_waiting(*handle)), "it is held");
+    // Nobody who asks now gets a part of what is to begin anew.
+    let third = world.live.subscriber();
+    let thirds = world.live.subscribe(&third, &count, [SeriesId(0), SeriesId(1)], [], world.now).unwrap();
+
+    world.live.switch(Some(&from), &to);
+    world.write(&[of(1, 3 * SECOND, 4.0), at(4 * SECOND, 3.0)]);
+    let told = |subscriber: &slung_live::Subscriber, handle| -> Vec<f64> {
+        std::iter::from_fn(|| subscriber.try_next(handle)).map(|update| update.value).collect()
+    };
+    assert_eq!(
+        old.map(|handle| told(&from, handle)),
+        [vec![1.0, 5.0, 2.0], vec![1.0, 2.0, 3.0], vec![1.0, 2.0, 3.0], vec![5.0]]
+    );
+    assert_eq!(
+        new.map(|handle| told(&to, handle)),
+        [vec![4.0, 3.0], vec![1.0, 2.0], vec![4.0, 5.0], vec![4.0]],
+        "running aggregates begin with the switch, windows are what they are"
+    );
+    assert_eq!(told(&bystander, bystanders), [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(told(&third, thirds), [1.0, 2.0]);
+}
