@@ -33,6 +33,7 @@ pub(crate) struct Counters {
     pub(crate) asleep: Counter,
     pub(crate) busy_nanos: Counter,
     pub(crate) demotions: Counter,
+    pub(crate) throttled_nanos: Counter,
     pub(crate) memory_bytes: Counter,
     pub(crate) writes_refused: Counter,
     pub(crate) http_calls_refused: Counter,
@@ -67,6 +68,8 @@ pub struct Stats {
     pub busy: Duration,
     /// How often it was moved to the threads of low priority, as it computed for too long in one go.
     pub demotions: u64,
+    /// How long it was paused in all because it was over its share of the processor, or over its host calls a second.
+    pub throttled: Duration,
     /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
     /// instance had.
     pub memory_bytes: u64,
@@ -98,6 +101,8 @@ impl Stats {
         }
         self.sleeps += later.sleeps;
         self.busy += later.busy;
+        self.demotions += later.demotions;
+        self.throttled += later.throttled;
         self.memory_bytes = later.memory_bytes;
         self.writes_refused += later.writes_refused;
         self.http_calls_refused += later.http_calls_refused;
@@ -133,6 +138,7 @@ impl Counters {
             sleeps: self.sleeps.get(),
             busy: self.busy(),
             demotions: self.demotions.get(),
+            throttled: Duration::from_nanos(self.throttled_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
             writes_refused: self.writes_refused.get(),
             http_calls_refused: self.http_calls_refused.get(),
