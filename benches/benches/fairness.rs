@@ -196,7 +196,7 @@ fn compare(what: &str, unit: &str, alone: f64, beside: f64) {
     tell(what, format!("{alone:.1} {unit} alone, {beside:.1} {unit} beside them, {:.2} of it", beside / alone));
 }
 
-fn reaction(what: &str, busy: &Busy, rounds: usize, events: usize, others: &dyn Fn() -> Others<'_>) {
+fn reaction<'a>(what: &str, busy: &Busy, rounds: usize, events: usize, others: &dyn Fn() -> Others<'a>) {
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         alone.extend((0..events).map(|_| busy.react()));
@@ -211,14 +211,17 @@ fn reaction(what: &str, busy: &Busy, rounds: usize, events: usize, others: &dyn 
 }
 
 /// A million points in batches of a thousand, again and again, by one writer.
-fn ingest(
+fn ingest<'a>(
     engine: &Engine,
     rounds: usize,
     batches: usize,
-    others: &dyn Fn() -> Others<'_>,
+    others: &dyn Fn() -> Others<'a>,
 ) -> Result<(), Box<dyn Error>> {
     let series: Vec<_> = (1..11).map(|host| engine.resolve(&key(host))).collect::<Result<_, _>>()?;
     let mut points: Vec<Point> = load(10).take(1_000).collect();
+    for point in &mut points {
+        point.series = series[point.series.0 as usize];
+    }
     let mut write = || {
         let start = Instant::now();
         for _ in 0..batches {
@@ -229,9 +232,6 @@ fn ingest(
         }
         (batches * 1_000) as f64 / start.elapsed().as_secs_f64() / 1e6
     };
-    for point in &mut points {
-        point.series = series[point.series.0 as usize];
-    }
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         alone.push(write());

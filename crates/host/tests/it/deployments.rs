@@ -28,6 +28,7 @@ struct Seen {
 #[derive(Clone, Default)]
 struct Place(Arc<Mutex<Seen>>);
 
+#[derive(Debug)]
 struct End {
     number: usize,
     fake: Arc<Fake>,
