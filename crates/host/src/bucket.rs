@@ -1,7 +1,7 @@
 //! How often a workflow may do something in a second.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Parts of a token in which a [`Bucket`] counts: it is filled by so many in each nanosecond for a token a second.
 const PARTS: i64 = 1_000_000_000;
@@ -56,11 +56,58 @@ impl Bucket {
     }
 }
 
+/// How fast something may go on the average, where it is known only afterwards how much it was: then it pauses. The same as a
+/// bucket that can be in debt, kept as the moment at which the debt is paid.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    per_second: u64,
+    burst: Duration,
+    paid: Option<Instant>,
+}
+
+impl Pace {
+    /// After a rest it may do as much at once as `burst` brings. `per_second` is above 0.
+    pub(crate) fn new(per_second: u64, burst: Duration) -> Self {
+        Self { per_second: per_second.max(1), burst, paid: None }
+    }
+
+    /// That much was done since the last time. For how long to do nothing now.
+    pub(crate) fn spend(&mut self, amount: u64, now: Instant) -> Duration {
+        let nanos = u128::from(amount) * 1_000_000_000 / u128::from(self.per_second);
+        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let ahead = self.paid.map_or(Duration::ZERO, |paid| (paid + self.burst).saturating_duration_since(now));
+        // More than a day is for ever, and could be no moment any more.
+        let ahead = (ahead + takes).min(self.burst + Duration::from_secs(24 * 3600));
+        self.paid = (now + ahead).checked_sub(self.burst);
+        ahead.saturating_sub(self.burst)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_pace_lets_a_burst_through_and_then_pauses_for_what_is_too_much() {
+        let start = Instant::now() + Duration::from_secs(10);
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut pace = Pace::new(1_000, Duration::from_millis(100));
+        assert_eq!(pace.spend(100, start), Duration::ZERO, "the burst");
+        assert_eq!(pace.spend(10, start), Duration::from_millis(10));
+        assert_eq!(pace.spend(0, after(10)), Duration::ZERO, "it has paused");
+        assert_eq!(pace.spend(5, after(10)), Duration::from_millis(5));
+        assert_eq!(pace.spend(100, after(500)), Duration::ZERO, "a rest brings the burst again, and no more");
+        assert_eq!(pace.spend(1, after(500)), Duration::from_millis(1));
+        // On the average it is what was granted.
+        let mut pace = Pace::new(250, Duration::from_millis(100));
+        let mut now = start;
+        for _ in 0..1_000 {
+            now += Duration::from_millis(1) + pace.spend(1, now + Duration::from_millis(1));
+        }
+        let took = now - start;
+        assert!((Duration::from_millis(3_890)..=Duration::from_millis(4_000)).contains(&took), "{took:?}");
+        assert!(Pace::new(1, Duration::ZERO).spend(u64::MAX, start) >= Duration::from_secs(3600), "no overflow");
+    }
 
     fn limit(per_second: u32) -> NonZeroU32 {
         NonZeroU32::new(per_second).unwrap()

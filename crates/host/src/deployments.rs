@@ -555,7 +555,7 @@ impl<S: Site> Inner<S> {
             }
         };
         let (before, from) = match lock(&self.entries).get(name) {
-            Some(entry) => (entry.runs.as_ref().map(Instance::clone), entry.feed.clone()),
+            Some(entry) => (entry.runs.clone(), entry.feed.clone()),
             None => (None, None),
         };
         fresh.sees_after = self.site.switch(from.as_deref(), &fresh.feed);

@@ -25,6 +25,9 @@ use crate::world::World;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
+    /// An option is outside of what there can be.
+    #[error("{0}")]
+    Options(String),
     /// wasmtime can't run here.
     #[error("the WebAssembly engine can't be set up on this machine: {0}")]
     Engine(String),
@@ -72,8 +75,9 @@ impl Host {
     /// A host without workflows: its threads are started, and idle.
     ///
     /// # Errors
-    /// The machine does not let it: no address space, no threads, a processor that wasmtime does not know.
+    /// An option can't be as it is. Or the machine does not let it: no address space, no threads, a processor that wasmtime does not know.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
+        options.check().map_err(HostError::Options)?;
         let loader = Loader::new(&options).map_err(|error| HostError::Engine(format!("{error:#}")))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.worker_threads.get())
@@ -181,7 +185,6 @@ impl Host {
                     Handles::new(world, host.handles_max, Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
-                    Arc::clone(&counters),
                     Arc::clone(&turn),
                     Arc::clone(&journal),
                 )

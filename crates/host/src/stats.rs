@@ -36,6 +36,7 @@ pub(crate) struct Counters {
     pub(crate) asleep: Counter,
     pub(crate) busy_nanos: Counter,
     pub(crate) demotions: Counter,
+    pub(crate) throttled_nanos: Counter,
     pub(crate) memory_bytes: Counter,
     pub(crate) memory_bytes_max: Counter,
     pub(crate) writes_refused: Counter,
@@ -76,6 +77,8 @@ pub struct Stats {
     pub demotions: u64,
     /// Since when its present instance runs; `None` while there is none.
     pub uptime: Option<Duration>,
+    /// How long it was paused in all because it was over its share of the processor, or over its host calls a second.
+    pub throttled: Duration,
     /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
     /// instance had.
     pub memory_bytes: u64,
@@ -115,6 +118,7 @@ impl Stats {
         self.busy += later.busy;
         self.demotions += later.demotions;
         self.uptime = later.uptime;
+        self.throttled += later.throttled;
         self.memory_bytes = later.memory_bytes;
         self.memory_bytes_max = self.memory_bytes_max.max(later.memory_bytes_max);
         self.reactions.go_on(&later.reactions);
@@ -165,6 +169,7 @@ impl Counters {
             busy: self.busy(),
             demotions: self.demotions.get(),
             uptime: runs_since.map(|since| since.elapsed()),
+            throttled: Duration::from_nanos(self.throttled_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
             memory_bytes_max: self.memory_bytes_max.get(),
             reactions: self.reactions.reactions(),

@@ -395,6 +395,9 @@ mod tests {
             writes_per_second_max = 5
             http_calls_per_second_max = 6
             compute_ms_max = 7
+            processor_share_max = 8
+            host_calls_per_second_max = 9
+            host_call_ms_max = 10
             answers_anybody = true
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
@@ -418,7 +421,9 @@ mod tests {
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
         assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
-        assert_eq!(config.workflows["alert"].compute_ms_max.get(), 7);
+        let alert = &config.workflows["alert"];
+        assert_eq!((alert.compute_ms_max.get(), alert.processor_share_max.get()), (7, 8));
+        assert_eq!((alert.host_calls_per_second_max.get(), alert.host_call_ms_max.get()), (9, 10));
         assert!(config.workflows["alert"].answers_anybody && !config.workflows["other"].answers_anybody);
         assert_eq!(config.workflows["other"], WorkflowConfig::of("other.wasm"));
     }
@@ -429,7 +434,18 @@ mod tests {
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
         assert!(error("[workflows.a]\nallow_hosts = [\"http://a\"]").contains("workflow a: allow_hosts"));
-        for key in ["writes_per_second_max", "http_calls_per_second_max", "compute_ms_max"] {
+        assert!(
+            error("[workflows.a]\nprocessor_share_max = 101")
+                .contains("workflow a: processor_share_max = 101: from 1 to")
+        );
+        for key in [
+            "writes_per_second_max",
+            "http_calls_per_second_max",
+            "compute_ms_max",
+            "processor_share_max",
+            "host_calls_per_second_max",
+            "host_call_ms_max",
+        ] {
             let none = error(&format!("[workflows.a]\nfile = \"a\"\n{key} = 0"));
             assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
         }

@@ -201,6 +201,12 @@ impl Owners {
         each("slung_workflow_busy_micros", "Time that it ran, microseconds", &|it| {
             u64::try_from(it.stats.busy.as_micros()).unwrap_or(u64::MAX)
         })?;
+        let help = "Times that the workflow was moved to threads of low priority, as it computed for long in one go";
+        each("slung_workflow_demotions", help, &|it| it.stats.demotions)?;
+        let help = "Time that the workflow was paused, as it was over its share of the processor or its host calls, microseconds";
+        each("slung_workflow_throttled_micros", help, &|it| {
+            u64::try_from(it.stats.throttled.as_micros()).unwrap_or(u64::MAX)
+        })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
         each("slung_workflow_writes_refused", help, &|it| it.stats.writes_refused)?;
         let help = "HTTP requests of the workflow that were refused because they were too many in a second";

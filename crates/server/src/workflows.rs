@@ -53,7 +53,7 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
         memory_bytes_max: stats.memory_bytes_max,
         writes_refused: stats.writes_refused,
         http_calls_refused: stats.http_calls_refused,
-        throttled_micros: 0,
+        throttled_micros: micros(stats.throttled),
         log_lines_dropped: stats.log_lines_dropped,
         reaction: WorkflowReaction {
             count: stats.reactions.count(),

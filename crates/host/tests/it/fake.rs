@@ -41,7 +41,8 @@ struct Inside {
     response: Option<Result<Vec<u8>, Refusal>>,
 }
 
-/// Everything is remembered, and can be waited for. Queries that start with `refuse` are refused; a live query's id is
+/// Everything is remembered, and can be waited for. Queries and series that start with `refuse` are refused, those that start
+/// with `stall` are never answered; a live query's id is
 /// 1,001 and so on, so that it is not the guest's handle by accident.
 #[derive(Debug)]
 pub(crate) struct Fake {
@@ -143,6 +144,9 @@ fn refused(text: &str) -> Result<(), Refusal> {
 impl World for Fake {
     fn subscribe(&self, query: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
         self.ask(Asked::Subscribe(query.to_owned()));
+        if query.starts_with("stall") {
+            return Box::pin(std::future::pending());
+        }
         let subscribed = refused(query).map(|()| {
             let mut inside = self.lock();
             inside.last += 1;
@@ -189,8 +193,12 @@ impl World for Fake {
         self.ask(Asked::History(query.to_owned()));
         assert_ne!(query, "panic", "a test asked for this panic");
         let answer = refused(query).map(|()| 21.5);
+        let stalls = query.starts_with("stall");
         Box::pin(async move {
             tokio::task::yield_now().await;
+            if stalls {
+                std::future::pending::<()>().await;
+            }
             answer
         })
     }
@@ -200,7 +208,13 @@ impl World for Fake {
         let answer = refused(series);
         let tags = tags.into_iter().map(str::to_owned).collect();
         self.ask(Asked::Write { timestamp, value, series: series.to_owned(), tags });
-        Box::pin(async move { answer })
+        let stalls = series.starts_with("stall");
+        Box::pin(async move {
+            if stalls {
+                std::future::pending::<()>().await;
+            }
+            answer
+        })
     }
 
     fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal> {
