@@ -6,6 +6,7 @@ mod ends;
 mod fake;
 mod fixture;
 mod functions;
+mod hostile;
 mod polling;
 mod regions;
 mod restarts;
