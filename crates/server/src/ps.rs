@@ -164,10 +164,14 @@ fn listed(counts: &[(&str, u64)]) -> String {
     counts.iter().map(|(what, count)| format!("{} {what}", number(*count))).collect::<Vec<_>>().join(", ")
 }
 
+/// As much of a digest as tells ten versions apart.
+const DIGEST_CHARS: usize = 19;
+
 fn described(version: &WorkflowVersion) -> String {
     let (size, env) = (count(version.bytes, "byte", "bytes"), version.env.join(" "));
+    let digest: String = version.digest.chars().take(DIGEST_CHARS).collect();
     let env = if env.is_empty() { String::new() } else { format!(", with {env}") };
-    printable(&format!("{}, {size}, {}{env}", time(version.deployed), version.digest))
+    printable(&format!("{}, {size}, {digest}{env}", time(version.deployed)))
 }
 
 #[cfg(test)]
@@ -186,7 +190,7 @@ mod tests {
                 version: 12,
                 bytes: 139_264,
                 deployed: 1_700_000_000_000_000,
-                digest: "crc32:5d0f3a17".to_owned(),
+                digest: format!("sha256:{}", "5d0f3a17".repeat(8)),
                 env: vec!["A".to_owned(), "B\u{1b}".to_owned()],
             }],
             uptime_ms: Some(3 * 3_600_000 + 5),
@@ -247,7 +251,7 @@ cpu              5.1s, held back 0µs
 memory           1.12 MiB, at most 2.00 MiB
 too many         0 writes, 0 HTTP calls, 0 log lines
 u_poll_handle    1,204,400 done, 1 failed
-version 12       2023-11-14T22:13:20Z, 139,264 bytes, crc32:5d0f3a17, with A B\\u{1b}
+version 12       2023-11-14T22:13:20Z, 139,264 bytes, sha256:5d0f3a175d0f, with A B\\u{1b}
 ";
         assert_eq!(shown, wanted);
     }

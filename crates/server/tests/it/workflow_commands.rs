@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, run, slung};
+use crate::server::{Server, run, slung, workflow};
 
 /// One request: its first line, and its body.
 type Asked = (String, Vec<u8>);
@@ -212,19 +212,57 @@ fn ctrl_c_ends_a_followed_log_in_good_order() {
     assert!(lines.next().is_none());
 }
 
-/// A server of our own, that runs none of the name.
+/// The real server, and a real workflow from its first version to its end.
 #[test]
-fn a_server_without_workflows_says_so() {
+fn a_workflow_is_deployed_replaced_taken_back_stopped_and_removed() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]);
-    let header = "NAME  STATE  VER  UP  RESTARTS  EVENTS  P50/P99  MEMORY  CPU\n".to_owned();
-    assert_eq!(command(&["ps"], &server.http_url()), (0, header, String::new()));
+    let server = Server::start(&folder.path().join("data"), &[]);
+    let url = server.http_url();
+    let done = |args: &[&str]| {
+        let (code, shown, error) = command(args, &url);
+        assert_eq!((code, error.as_str()), (0, ""), "{args:?}");
+        shown
+    };
+    let refused = |args: &[&str]| {
+        let (code, shown, error) = command(args, &url);
+        assert_eq!((code, shown.as_str()), (1, ""), "{args:?}");
+        error
+    };
+    let header = "NAME  STATE  VER  UP  RESTARTS  EVENTS  P50/P99  MEMORY  CPU\n";
+    assert_eq!(done(&["ps"]), header);
     for args in
         [&["ps", "alert"][..], &["logs", "alert"], &["stop", "alert"], &["rollback", "alert"], &["remove", "alert"]]
     {
-        let told = "slung: there is no workflow alert\n".to_owned();
-        assert_eq!(command(args, &server.http_url()), (1, String::new(), told), "{args:?}");
+        assert_eq!(refused(args), "slung: there is no workflow alert\n", "{args:?}");
     }
-    let (code, _, error) = command(&["stop", "../alert"], &server.http_url());
-    assert!(code == 1 && error.contains("\"../alert\" is none"), "{error}");
+    assert!(refused(&["stop", "../alert"]).contains("\"../alert\" is none"));
+
+    let module = workflow("threshold-alert");
+    let module = module.to_str().unwrap();
+    let first = done(&["deploy", "alert", module]);
+    assert!(first.starts_with("alert: running, version 1; it sees the events after number "), "{first}");
+    let second = done(&["deploy", "alert", module, "--env", "LIMIT=a secret"]);
+    assert!(second.starts_with("alert: running, version 2; it sees the events after number "), "{second}");
+    let table = done(&["ps"]);
+    assert!(table.lines().nth(1).is_some_and(|row| row.starts_with("alert  running    2  ")), "{table}");
+    let shown = done(&["ps", "alert"]);
+    assert!(shown.contains("\nversion 1        20") && shown.ends_with('\n'), "{shown}");
+    assert!(shown.contains(", with LIMIT\n") && !shown.contains("secret"), "{shown}");
+
+    // What is no workflow changes nothing.
+    let file = folder.path().join("none.wasm");
+    std::fs::write(&file, "(module)").unwrap();
+    let told = refused(&["deploy", "alert", file.to_str().unwrap()]);
+    assert!(told.starts_with("slung: ") && told.contains("alert"), "{told}");
+    let shown = done(&["ps", "alert", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["state"], &shown["version"], &shown["restarts"]), (&json!("running"), &json!(2), &json!(0)));
+
+    assert!(done(&["rollback", "alert"]).starts_with("alert: running, version 1; "));
+    assert!(refused(&["rollback", "alert", "--to", "7"]).contains("version 7"));
+    assert!(done(&["rollback", "alert", "--to", "2"]).starts_with("alert: running, version 2; "));
+    assert!(done(&["stop", "alert"]).starts_with("alert: stopped, version 2"));
+    assert!(done(&["start", "alert"]).starts_with("alert: running, version 2; "));
+    assert_eq!(done(&["remove", "alert"]), "alert: removed\n");
+    assert_eq!(done(&["ps"]), header);
 }
