@@ -269,7 +269,7 @@ fn metrics_have_help_and_units() {
     assert!(help.len() > 50 && help.keys().eq(kinds.keys()), "{text}");
     for (name, kind) in &kinds {
         assert!(!help[name].is_empty(), "{name}");
-        let unit = ["bytes", "micros"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
+        let unit = ["bytes", "micros", "seconds"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
         assert_eq!(units.get(name).map(String::as_str), unit, "{name} ({kind})");
     }
     for line in text.lines().filter(|line| !line.starts_with('#')) {
