@@ -11,6 +11,7 @@ mod http;
 mod idle;
 mod ingest;
 mod kill;
+mod languages;
 mod live;
 mod nab;
 mod recipes;
