@@ -9,6 +9,7 @@ mod refused;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use slung_abi::FUNCTIONS;
@@ -235,4 +236,63 @@ fn modules_that_lie_at_the_border() {
 #[test]
 fn modules_that_ask_and_print_without_end() {
     check(floods::rows());
+}
+
+/// Events before a module is started, and beside it.
+const EVENTS: usize = 300;
+/// What no module may make of the 99th percentile: far above what a loaded machine makes of it.
+const GROSS: Duration = Duration::from_millis(250);
+
+/// Median and 99th percentile of the neighbour's answers to that many events, a millisecond apart.
+fn measured(neighbour: &mut Neighbour) -> [Duration; 2] {
+    let mut took: Vec<Duration> = (0..EVENTS)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            neighbour.answer()
+        })
+        .collect();
+    took.sort_unstable();
+    [took[EVENTS / 2], took[EVENTS * 99 / 100]]
+}
+
+/// Runs the module, again and again where it ends, until it is told that it is enough.
+fn run_on(host: &Host, row: &Row, enough: &AtomicBool) {
+    let Ok(module) = host.compile(row.does, &row.module) else { return };
+    while !enough.load(Ordering::Relaxed) {
+        let world = Fake::forgetful();
+        world.preload(&["{}"; 3]);
+        let start = StartOptions { name: "hostile".to_owned(), ..StartOptions::default() };
+        let workflow = host.start(&module, start, world);
+        while !workflow.state().is_final() && !enough.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        workflow.stop();
+        wait(&workflow);
+    }
+}
+
+/// With the limits and the threads that a server has.
+#[test]
+#[ignore = "measures time for minutes; part of `cargo xtask test --long`"]
+fn what_each_module_does_to_the_neighbour() {
+    println!("from event to answer, us        before: p50     p99   beside it: p50     p99");
+    let mut gross = Vec::new();
+    for row in [loops::rows(), border::rows(), floods::rows()].into_iter().flatten() {
+        let host = Host::new(HostOptions::default()).expect("a host");
+        let mut neighbour = Neighbour::start(&host);
+        let before = measured(&mut neighbour);
+        let enough = AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            scope.spawn(|| run_on(&host, &row, &enough));
+            let beside = measured(&mut neighbour);
+            enough.store(true, Ordering::Relaxed);
+            beside
+        });
+        let [a, b, c, d] = [before[0], before[1], beside[0], beside[1]].map(|took| took.as_micros());
+        println!("{:<39.39} {a:>6} {b:>7} {c:>16} {d:>7}", row.does);
+        if beside[1] > before[1] + GROSS {
+            gross.push(row.does);
+        }
+    }
+    assert!(gross.is_empty(), "{gross:?}");
 }
