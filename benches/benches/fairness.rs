@@ -11,7 +11,6 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slung_abi::EventRef;
 use slung_benches::cost::Spent;
 use slung_benches::{STEP, key, load, size};
 use slung_engine::{Engine, Options};
@@ -19,6 +18,10 @@ use slung_host::{BoxFuture, Host, HostOptions, HttpMethod, Module, NewEvent, Ref
 use slung_live::{HandleId, Subscriber};
 use slung_model::{Point, ProducerId, Query, SeriesId, SystemClock};
 use slung_store::OsVfs;
+
+#[path = "../../crates/server/src/event.rs"]
+#[expect(dead_code, reason = "here only what workflows get is measured")]
+mod event;
 
 /// What all guests have. At 16 the Region of a query, which is also what they say to a producer.
 const GUEST: &str = r#"
@@ -74,14 +77,13 @@ impl World for Joined {
             query.and_then(|query| live.engine.subscribe(&live.subscriber, &query).map_err(|error| refused(&error)));
         Box::pin(std::future::ready(handle.map(HandleId::get)))
     }
-    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+    fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64> {
         let update = self.0.as_ref()?.subscriber.try_next(HandleId::new(id)?)?;
-        let tags: Vec<&str> = update.key.tags().collect();
-        let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
-        let (sum, count) = update.state.unzip();
-        let (timestamp, value) = (update.timestamp, update.value);
-        let event = EventRef { timestamp, value, tags: &tags, producers: &producers, sum, count };
-        serde_json::to_vec(&event).ok().map(Arc::from)
+        event::write(&update, event);
+        Some(update.arrived)
+    }
+    fn now_micros(&self) -> i64 {
+        self.0.as_ref().map_or(0, |live| live.engine.now_micros())
     }
     fn has_waiting(&self, id: u64) -> bool {
         let live = self.0.as_ref().zip(HandleId::new(id));

@@ -4,15 +4,16 @@
 //! nothing is parsed.
 
 use std::error::Error;
+use std::fs;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, SamplingMode};
+use criterion::{Criterion, SamplingMode, Throughput};
 use slung_abi::EventRef;
-use slung_benches::key;
+use slung_benches::{Random, key};
 use slung_engine::{Engine, Options};
 use slung_host::{
     BoxFuture, Host, HostOptions, HttpMethod, Module, NewEvent, Refusal, StartOptions, State, Workflow, World,
@@ -21,6 +22,11 @@ use slung_live::{HandleId, Subscriber};
 use slung_model::{Point, ProducerId, Query, SystemClock};
 use slung_store::OsVfs;
 use tokio::runtime::Runtime;
+
+// The server's own, which is a binary.
+#[path = "../../crates/server/src/event.rs"]
+#[expect(dead_code, reason = "here only what workflows get is measured")]
+mod event;
 
 /// What all guests have. At 16 the Region of a query, which is also what they say to a producer.
 const GUEST: &str = r#"
@@ -89,8 +95,8 @@ impl Stopwatch {
         let event = EventRef {
             timestamp: 1_700_000_000_000_000,
             value: 48.736_159_204_816_3,
-            tags: &tags,
-            producers: &[7],
+            tags: &tags[..],
+            producers: &[7_u64][..],
             sum: Some(4_873.615_920_481_63),
             count: Some(100),
         };
@@ -111,8 +117,12 @@ impl World for Stopwatch {
         }
         Ok(())
     }
-    fn try_next(&self, _: u64) -> Option<Arc<[u8]>> {
-        Some(Arc::clone(&self.event))
+    fn try_next(&self, _: u64, event: &mut Vec<u8>) -> Option<i64> {
+        event.extend_from_slice(&self.event);
+        Some(0)
+    }
+    fn now_micros(&self) -> i64 {
+        0
     }
     fn subscribe(&self, _: &str) -> BoxFuture<'_, Result<u64, Refusal>> {
         let _ = self.called.set(Instant::now());
@@ -190,14 +200,13 @@ impl World for Joined {
             query.and_then(|query| self.engine.subscribe(&self.subscriber, &query).map_err(|error| refused(&error)));
         Box::pin(std::future::ready(handle.map(HandleId::get)))
     }
-    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+    fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64> {
         let update = self.subscriber.try_next(HandleId::new(id)?)?;
-        let tags: Vec<&str> = update.key.tags().collect();
-        let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
-        let (sum, count) = update.state.unzip();
-        let (timestamp, value) = (update.timestamp, update.value);
-        let event = EventRef { timestamp, value, tags: &tags, producers: &producers, sum, count };
-        serde_json::to_vec(&event).ok().map(Arc::from)
+        event::write(&update, event);
+        Some(update.arrived)
+    }
+    fn now_micros(&self) -> i64 {
+        self.engine.now_micros()
     }
     fn has_waiting(&self, id: u64) -> bool {
         HandleId::new(id).is_some_and(|handle| self.subscriber.has_waiting(handle))
@@ -273,6 +282,61 @@ fn reaction(criterion: &mut Criterion, host: &Host, runtime: &Runtime) -> Result
     Ok(())
 }
 
+/// Events of one batch, which wait in the queue until the guest has taken them: fewer than it holds.
+const BATCH_EVENTS: i64 = 1_000;
+
+/// The whole way of an event, one part after the other, as if there were one core: written, put into the queue, made JSON,
+/// given to a guest that parses it (serde_json, as in all workflows in Rust) and compares a number.
+fn parsing(criterion: &mut Criterion, host: &Host, runtime: &Runtime) -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (engine, _) = Engine::open(Arc::new(OsVfs), Arc::new(SystemClock), dir.path(), Options::default())?;
+    let engine = Arc::new(engine);
+    let series = engine.resolve(&key(0))?;
+    let (answered, _answers) = mpsc::channel();
+    let subscriber = engine.subscriber();
+    let module = host.compile("threshold-alert", &fs::read(slung_benches::workflow("threshold-alert")?)?)?;
+    // Nothing is below that, so that it never answers.
+    let env = [("ALERT_QUERY", "AVG:cpu.total:[]"), ("ALERT_BELOW", "-1")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let options = StartOptions { name: "bench".into(), env, ..StartOptions::default() };
+    let world = Joined { engine: Arc::clone(&engine), subscriber: Arc::clone(&subscriber), answered };
+    let workflow = host.start(&module, options, Arc::new(world));
+    let wait_asleep = |sleeps| {
+        while workflow.stats().sleeps <= sleeps {
+            thread::yield_now();
+        }
+    };
+    wait_asleep(0);
+    let mut random = Random::default();
+    let mut timestamp = engine.now_micros();
+    let mut batch = || {
+        let point = |_| {
+            timestamp += 1;
+            Point { series, timestamp, value: random.value() }
+        };
+        let points: Vec<Point> = (0..BATCH_EVENTS).map(point).collect();
+        let sleeps = workflow.stats().sleeps;
+        let start = Instant::now();
+        engine.write(ProducerId::new(7), &points).expect("there is room");
+        let written = Instant::now();
+        wait_asleep(sleeps);
+        (start.elapsed(), written.elapsed())
+    };
+    let mut group = criterion.benchmark_group("1k_events_parsed");
+    group.throughput(Throughput::Elements(BATCH_EVENTS as u64));
+    group.bench_function("written_and_parsed", |bencher| {
+        bencher.iter_custom(|batches| (0..batches).map(|_| batch().0).sum());
+    });
+    group.bench_function("from_the_queue_on", |bencher| {
+        bencher.iter_custom(|batches| (0..batches).map(|_| batch().1).sum());
+    });
+    group.finish();
+    let missing = subscriber.stats().merged;
+    workflow.stop();
+    assert_eq!((runtime.block_on(workflow.wait()), missing), (State::Stopped, 0));
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     // Half of criterion's own 8 seconds each: on a shared machine several short runs tell more than a long one.
     let criterion = Criterion::default().without_plots().warm_up_time(Duration::from_secs(1));
@@ -280,6 +344,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let host = Host::new(HostOptions::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     border(&mut criterion, &host, &runtime)?;
+    parsing(&mut criterion, &host, &runtime)?;
     reaction(&mut criterion, &host, &runtime)?;
     criterion.final_summary();
     Ok(())

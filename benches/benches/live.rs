@@ -11,11 +11,16 @@ use criterion::{Criterion, Throughput};
 use slung_benches::cost::memory_bytes;
 use slung_benches::{Random, START, STEP, key, load, size};
 use slung_engine::Engine;
-use slung_live::{HandleId, Live, Options, Subscriber};
+use slung_live::{HandleId, Live, Options, Subscriber, Update};
 use slung_model::{Aggregate, Clock, Point, ProducerId, Query, SeriesId, SeriesKey};
 
 /// What the clock says: long after all events.
 const NOW: i64 = 2 * START;
+
+// The server's own, which is a binary.
+#[path = "../../crates/server/src/event.rs"]
+#[expect(dead_code, reason = "here only what workflows get is measured")]
+mod event;
 
 /// Everything that is written here comes by one connection.
 fn producer() -> Option<ProducerId> {
@@ -140,12 +145,25 @@ fn many_queries(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
         subscribers.push((subscriber, handle));
     }
-    to_all(criterion, "1k_running_avg", &mut live, &subscribers);
+    to_all(criterion, "1k_running_avg", &mut live, &subscribers, |_| {});
+    // Each with what its workflow gets.
+    let mut json = Vec::new();
+    to_all(criterion, "1k_running_avg_json", &mut live, &subscribers, |update| {
+        json.clear();
+        event::write(update, &mut json);
+        black_box(&json);
+    });
     Ok(())
 }
 
 /// One event after the other, and its updates taken by all.
-fn to_all(criterion: &mut Criterion, name: &str, live: &mut Live, subscribers: &[(Arc<Subscriber>, HandleId)]) {
+fn to_all(
+    criterion: &mut Criterion,
+    name: &str,
+    live: &mut Live,
+    subscribers: &[(Arc<Subscriber>, HandleId)],
+    mut read: impl FnMut(&Update),
+) {
     let mut points = load(1);
     let mut group = criterion.benchmark_group("event_to_many_queries");
     group.throughput(Throughput::Elements(subscribers.len() as u64));
@@ -153,7 +171,8 @@ fn to_all(criterion: &mut Criterion, name: &str, live: &mut Live, subscribers: &
         bencher.iter(|| {
             let point = points.next();
             drop(live.apply(producer(), point.as_slice(), NOW, &keys));
-            subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle)).count()
+            let updates = subscribers.iter().filter_map(|(subscriber, handle)| subscriber.try_next(*handle));
+            updates.inspect(&mut read).count()
         });
     });
     group.finish();
@@ -170,7 +189,7 @@ fn many_windows(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let handle = live.subscribe(&subscriber, &query, [SeriesId(0)], [], NOW)?;
         subscribers.push((subscriber, handle));
     }
-    to_all(criterion, "1k_sliding_avg", &mut live, &subscribers);
+    to_all(criterion, "1k_sliding_avg", &mut live, &subscribers, |_| {});
     Ok(())
 }
 

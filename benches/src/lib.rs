@@ -3,6 +3,9 @@
 
 pub mod cost;
 
+use std::io::{Error, Result};
+use std::path::{Path, PathBuf};
+
 use slung_model::{Point, SeriesId, SeriesKey};
 
 /// The first timestamp, microseconds since the Unix epoch.
@@ -44,6 +47,17 @@ impl Random {
         let end = u64::try_from(end).expect("above 0");
         i64::try_from(self.bits() % end).expect("below an i64")
     }
+}
+
+/// A workflow that was built before: xtask says where, if it is not the usual place.
+///
+/// # Errors
+/// It is not there.
+pub fn workflow(name: &str) -> Result<PathBuf> {
+    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/workflows");
+    let path = std::env::var_os("SLUNG_WORKFLOWS_DIR").map_or_else(usual, PathBuf::from).join(format!("{name}.wasm"));
+    let missing = |error| Error::other(format!("{}: {error}; run `cargo xtask build-workflows`", path.display()));
+    path.canonicalize().map_err(missing)
 }
 
 /// The key of a host's series in the load W, `cpu.total` with three tags.

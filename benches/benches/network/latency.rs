@@ -5,10 +5,10 @@ use std::io::{Seek, Write};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use slung_benches::START;
+use slung_benches::{START, workflow};
 
 use crate::producer::{Load, Message, Producer, Shape, single};
-use crate::server::{Process, workflow};
+use crate::server::Process;
 use crate::{Result, Setting, percentile, tell};
 
 /// From one event to the next.

@@ -1,6 +1,5 @@
 //! The processes that are measured: the real server with its data directory, and a bare WebSocket server that throws away.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -154,12 +153,4 @@ pub(crate) fn binary(named: Option<PathBuf>) -> Result<PathBuf> {
         return Err(format!("{} is not there: build it first, as README.md says", path.display()).into());
     }
     Ok(path)
-}
-
-/// A workflow that was built before: xtask says where, if it is not the usual place.
-pub(crate) fn workflow(name: &str) -> Result<PathBuf> {
-    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/workflows");
-    let path = std::env::var_os("SLUNG_WORKFLOWS_DIR").map_or_else(usual, PathBuf::from).join(format!("{name}.wasm"));
-    Ok(fs::canonicalize(&path)
-        .map_err(|error| format!("{}: {error}; run `cargo xtask build-workflows`", path.display()))?)
 }

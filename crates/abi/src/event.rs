@@ -35,17 +35,18 @@ pub struct Event {
     pub count: Option<u64>,
 }
 
-/// An [`Event`] to be written, made of what others own. The fields are the same.
+/// An [`Event`] to be written, made of what others own. The fields are the same. `T` and `P` are whatever serde writes as a
+/// list, such as slices.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct EventRef<'a> {
+pub struct EventRef<T, P> {
     /// See [`Event::timestamp`].
     pub timestamp: i64,
     /// See [`Event::value`]. JSON has no way to write one that is not finite: check before.
     pub value: f64,
     /// See [`Event::tags`].
-    pub tags: &'a [&'a str],
+    pub tags: T,
     /// See [`Event::producers`].
-    pub producers: &'a [u64],
+    pub producers: P,
     /// See [`Event::sum`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sum: Option<f64>,

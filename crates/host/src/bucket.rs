@@ -4,38 +4,55 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// Parts of a token in which a [`Bucket`] counts: it is filled by so many in each nanosecond for a token a second.
-const PARTS: u64 = 1_000_000_000;
+const PARTS: i64 = 1_000_000_000;
 
 /// A token bucket: full at first, it holds what one second brings.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    per_second: u64,
-    parts: u64,
+    per_second: i64,
+    /// At most a second's; below 0 where more was spent than there was.
+    parts: i64,
     filled: Instant,
 }
 
 impl Bucket {
     /// Full.
     pub(crate) fn new(per_second: NonZeroU32, now: Instant) -> Self {
-        let per_second = u64::from(per_second.get());
+        let per_second = i64::from(per_second.get());
         Self { per_second, parts: per_second * PARTS, filled: now }
     }
 
     /// As it was made.
-    pub(crate) fn per_second(&self) -> u64 {
+    pub(crate) fn per_second(&self) -> i64 {
         self.per_second
     }
 
     /// Takes one out, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        let taken = self.parts >= PARTS;
+        self.parts -= if taken { PARTS } else { 0 };
+        taken
+    }
+
+    /// Whether anything is in it.
+    pub(crate) fn any(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        self.parts > 0
+    }
+
+    /// Takes so many out, also more than there are: time makes up for it before there is anything again.
+    pub(crate) fn spend(&mut self, tokens: u32) {
+        self.parts = self.parts.saturating_sub(i64::from(tokens) * PARTS);
+    }
+
+    fn fill(&mut self, now: Instant) {
         let nanos = now.saturating_duration_since(self.filled).as_nanos();
-        // After a second it is full.
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).min(PARTS);
         self.filled = self.filled.max(now);
-        self.parts = (self.parts + nanos * self.per_second).min(self.per_second * PARTS);
-        let taken = self.parts.checked_sub(PARTS);
-        self.parts = taken.unwrap_or(self.parts);
-        taken.is_some()
+        // What a second brings fills it, unless more was spent than there was.
+        let nanos = i64::try_from(nanos).unwrap_or(i64::MAX);
+        let brought = nanos.saturating_mul(self.per_second);
+        self.parts = self.parts.saturating_add(brought).min(self.per_second * PARTS);
     }
 }
 
@@ -118,5 +135,23 @@ mod tests {
         let mut bucket = Bucket::new(limit(3), start);
         let taken = (0..=10_000_000_u64).step_by(7_001).filter(|at| bucket.take(start + Duration::from_micros(*at)));
         assert_eq!(taken.count(), 3 + 29);
+    }
+
+    #[test]
+    fn what_is_spent_beyond_is_made_up_for() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(limit(10), start);
+        bucket.spend(9);
+        assert!(bucket.any(start));
+        bucket.spend(31);
+        for (millis, any) in [(0, false), (3_000, false), (3_001, true)] {
+            assert_eq!(bucket.any(start + Duration::from_millis(millis)), any, "{millis}");
+        }
+        let mut bucket = Bucket::new(limit(u32::MAX), start);
+        for _ in 0..5 {
+            bucket.spend(u32::MAX);
+        }
+        assert!(!bucket.any(start + Duration::from_secs(1)), "deep in debt, and not wrapped around");
+        assert!(bucket.any(start + Duration::from_secs(1_000_000)));
     }
 }

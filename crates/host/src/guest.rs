@@ -11,7 +11,8 @@ use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter,
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::bucket::{Bucket, Pace};
-use crate::journal::{Journal, LineBuffer, Source, Throttle};
+use crate::journal::{Journal, Printer, Throttle};
+use crate::log::LogLevel;
 use crate::options::{StartOptions, TABLES_MAX};
 use crate::poll::Handles;
 use crate::pool::Turn;
@@ -83,13 +84,14 @@ pub(crate) struct Guest {
     writes: Bucket,
     http_calls: Bucket,
     journal: Arc<Journal>,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
+    pub(crate) printer: Printer,
     /// For each host function, whether one more failure is logged.
     throttles: [Throttle; FUNCTIONS.len()],
     border: Border,
     /// Data for which the guest had no room for a Region: it is given back when there is.
     unreturned: Option<Region>,
+    /// When the event arrived that it was given last, by the world's clock, until it has done something about it.
+    reacts_to: Option<i64>,
 }
 
 impl Guest {
@@ -122,19 +124,26 @@ impl Guest {
             turn,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
+            printer: Printer::new(Arc::clone(&journal), options.log_bytes_per_second_max),
             journal,
-            stdout: LineBuffer::new(Source::Stdout),
-            stderr: LineBuffer::new(Source::Stderr),
             throttles: std::array::from_fn(|_| Throttle::default()),
             border: Border::Unseen,
             unreturned: None,
+            reacts_to: None,
         }
     }
 
-    /// Takes what the guest prints to 1 (standard output) or 2 (standard error).
-    pub(crate) fn print(&mut self, fd: u32, bytes: &[u8]) {
-        let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
-        stream.print(&self.journal, bytes);
+    /// It is given an event that arrived then.
+    pub(crate) fn begin_reaction(&mut self, arrived: i64) {
+        self.reacts_to = Some(arrived);
+    }
+
+    /// It has done what it does about the event that it was given last.
+    pub(crate) fn end_reaction(&mut self) {
+        if let Some(arrived) = self.reacts_to.take() {
+            let took = self.world.now_micros().saturating_sub(arrived);
+            self.counters.reactions.add(u64::try_from(took).unwrap_or(0));
+        }
     }
 
     /// Lets one more event be written.
@@ -199,7 +208,7 @@ impl Guest {
             let max = self.host_calls_max;
             let line = format!("paused: it may call {max} host functions a second (`host_calls_per_second_max`)");
             if self.pauses.pass(&line, now).is_some() {
-                self.journal.push(Source::Failure, &line);
+                self.journal.say(LogLevel::Warn, &line);
             }
         }
         self.counters.throttled_nanos.add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
@@ -219,6 +228,12 @@ impl Guest {
         match result {
             Ok(answer) => {
                 self.counters.count(function, true);
+                if matches!(
+                    function,
+                    HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp
+                ) {
+                    self.end_reaction();
+                }
                 Ok(answer)
             }
             Err(failure) => self.settle_failed(function, failure).map(|()| failed),
@@ -238,16 +253,9 @@ impl Guest {
                 0 => format!("{name} failed: {reason}"),
                 _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
             };
-            self.journal.push(Source::Failure, &line);
+            self.journal.say(LogLevel::Warn, &line);
         }
         Ok(())
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.stdout.finish(&self.journal);
-        self.stderr.finish(&self.journal);
     }
 }
 
@@ -394,7 +402,7 @@ impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, _now: usize, wanted: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let allowed = wanted <= self.memory_bytes_max;
         if allowed {
-            self.counters.memory_bytes.set(wanted as u64);
+            self.counters.memory(wanted as u64);
         }
         Ok(allowed)
     }

@@ -96,8 +96,9 @@ async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Res
     open(caller)?;
     let guest = caller.data_mut();
     guest.handles.pass_gate().await.map_err(|relieved| Failed::Guest(relieved.into()))?;
-    let event = match guest.handles.poll(handle) {
-        Step::Give(event) => Some(event),
+    guest.end_reaction();
+    let arrived = match guest.handles.poll(handle) {
+        Step::Give(arrived) => Some(arrived),
         Step::Nothing => None,
         Step::Sleep(mut waits) => {
             guest.counters.sleeps.add(1);
@@ -107,17 +108,22 @@ async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Res
             guest.handles.after_sleep(&waits)
         }
     };
-    let Some(event) = event else {
+    let Some(arrived) = arrived else {
         guest.handles.check(handle)?;
         return Ok(0);
     };
-    if event.len() > limits::EVENT_BYTES_MAX {
-        return Err(format!("an event of {} bytes, at most {} are given", event.len(), limits::EVENT_BYTES_MAX).into());
+    let event = guest.handles.take_event();
+    let (bytes, bytes_max) = (event.len(), limits::EVENT_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(format!("an event of {bytes} bytes, at most {bytes_max} are given").into());
     }
-    let address = give(caller, &event).await?;
-    let counters = &caller.data().counters;
-    counters.events.add(1);
-    counters.event_bytes.add(event.len() as u64);
+    let given = give(caller, &event).await;
+    let guest = caller.data_mut();
+    guest.handles.put_back(event);
+    let address = given?;
+    guest.begin_reaction(arrived);
+    guest.counters.events.add(1);
+    guest.counters.event_bytes.add(bytes as u64);
     Ok(address)
 }
 

@@ -48,9 +48,12 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Live queries that a workflow may have at a time; by default [`limits::HANDLES_MAX`].
     pub handles_max: usize,
-    /// Lines that a workflow has said or caused and that wait to be logged; by default 256. They are logged at least 100
-    /// ms apart, so this is also the most that one can put into the log in that time. When it is full, the oldest go.
+    /// Lines of a workflow that are kept, to be logged and to be read; by default 1,000: some screens of what came before a
+    /// failure. When there are more, the oldest go.
     pub log_lines_max: usize,
+    /// Bytes of the lines of a workflow that are kept; by default 256 KiB: 1,000 lines of more than the usual length, and
+    /// 256 MiB for 1,000 workflows that all talk a lot. When there are more, the oldest go.
+    pub log_bytes_max: usize,
     /// Bytes of a line that a workflow prints; by default 4,096. What is longer is cut.
     pub log_line_bytes_max: usize,
 }
@@ -67,7 +70,8 @@ impl Default for HostOptions {
             module_bytes_max: 10 * 1024 * 1024,
             cache_dir: None,
             handles_max: limits::HANDLES_MAX,
-            log_lines_max: 256,
+            log_lines_max: 1_000,
+            log_bytes_max: 256 * 1024,
             log_line_bytes_max: 4_096,
         }
     }
@@ -120,6 +124,11 @@ pub struct StartOptions {
     /// How long it may compute without calling one of the seven host functions, milliseconds of processor time, at least
     /// 1; by default 2,000. What takes longer does not come to an end by itself, most likely, and is ended as a trap.
     pub compute_ms_max: NonZeroU32,
+    /// Bytes that it may print in a second, at least 1, and as many at once after a second without any; by default 64 KiB:
+    /// hundreds of lines, more than anybody reads, and no more than some 5.7 GB of log a day from one that runs away. A line
+    /// counts as it is logged, and 64 bytes more. What is beyond that is dropped and counted, and a line says how much that
+    /// was, at most one a second. What the host says of it is not held to this.
+    pub log_bytes_per_second_max: NonZeroU32,
 }
 
 impl Default for StartOptions {
@@ -134,6 +143,7 @@ impl Default for StartOptions {
             host_call_ms_max: NonZeroU32::new(30_000).expect("30,000 is not 0"),
             processor_share_max: NonZeroU8::new(100).expect("100 is not 0"),
             compute_ms_max: NonZeroU32::new(2_000).expect("2,000 is not 0"),
+            log_bytes_per_second_max: NonZeroU32::new(64 * 1024).expect("65,536 is not 0"),
         }
     }
 }

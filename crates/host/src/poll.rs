@@ -13,6 +13,10 @@ use crate::guest::within;
 use crate::ticker::Ticker;
 use crate::world::World;
 
+/// Memory that is kept for the next event: more than nearly all take, and nothing beside a guest's own memory. One with
+/// thousands of producers comes after a long pause, and not often.
+const KEPT_EVENT_BYTES_MAX: usize = 16 * 1024;
+
 /// A handle of the guest.
 struct Handle {
     /// The world's id.
@@ -33,12 +37,14 @@ pub(crate) struct Handles {
     turn: u64,
     /// The turn of the last poll of an unknown handle. All unknown ones count as one, with nothing in it.
     unknown_polled: u64,
+    /// The JSON of the event that a poll has taken. Kept, so that a poll allocates nothing.
+    event: Vec<u8>,
 }
 
 /// What a poll does.
 pub(crate) enum Step {
-    /// It answers this event.
-    Give(Arc<[u8]>),
+    /// It answers the event that was taken, see [`Handles::take_event`]; it arrived then, by the world's clock.
+    Give(i64),
     /// It answers 0 now.
     Nothing,
     /// It sleeps, then [`Handles::after_sleep`] tells.
@@ -65,7 +71,8 @@ enum Until {
 
 impl Handles {
     pub(crate) fn new(world: Arc<dyn World>, handles_max: usize, gate: Arc<Gate>) -> Self {
-        Self { world, open: HashMap::new(), handles_max, gate, last: 0, turn: 0, unknown_polled: 0 }
+        let open = HashMap::new();
+        Self { world, open, handles_max, gate, last: 0, turn: 0, unknown_polled: 0, event: Vec::new() }
     }
 
     /// Registers a live query; the guest's number of it.
@@ -110,13 +117,13 @@ impl Handles {
             Some(handle) => (Some(handle.id), std::mem::replace(&mut handle.polled, self.turn)),
             None => (None, std::mem::replace(&mut self.unknown_polled, self.turn)),
         };
-        if let Some(event) = id.and_then(|id| self.world.try_next(id)) {
-            return Step::Give(event);
+        if let Some(arrived) = self.take_next(id) {
+            return Step::Give(arrived);
         }
         // Before the second look: what arrives after it, ends the sleep.
         let arrivals = self.world.arrivals();
-        if let Some(event) = id.and_then(|id| self.world.try_next(id)) {
-            return Step::Give(event);
+        if let Some(arrived) = self.take_next(id) {
+            return Step::Give(arrived);
         }
         let others = self.open.values().filter(|other| other.polled > since && Some(other.id) != id);
         let others: Vec<u64> = others.map(|other| other.id).collect();
@@ -127,9 +134,26 @@ impl Handles {
         Step::Sleep(Sleep { id, until, arrivals })
     }
 
-    /// What a poll answers that has slept.
-    pub(crate) fn after_sleep(&self, sleep: &Sleep) -> Option<Arc<[u8]>> {
-        sleep.id.and_then(|id| self.world.try_next(id))
+    /// Whether a poll that has slept has an event to answer, and when that arrived.
+    pub(crate) fn after_sleep(&mut self, sleep: &Sleep) -> Option<i64> {
+        self.take_next(sleep.id)
+    }
+
+    fn take_next(&mut self, id: Option<u64>) -> Option<i64> {
+        self.event.clear();
+        self.world.try_next(id?, &mut self.event)
+    }
+
+    /// The JSON of the event that was taken last. To be given back by [`put_back`](Self::put_back).
+    pub(crate) fn take_event(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.event)
+    }
+
+    /// The next event goes into the same memory, unless that is far more than events take.
+    pub(crate) fn put_back(&mut self, event: Vec<u8>) {
+        if event.capacity() <= KEPT_EVENT_BYTES_MAX {
+            self.event = event;
+        }
     }
 }
 
@@ -247,8 +271,12 @@ mod tests {
                 true
             })
         }
-        fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
-            self.waiting.lock().unwrap().get_mut(&id)?.pop_front()
+        fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64> {
+            event.extend_from_slice(&self.waiting.lock().unwrap().get_mut(&id)?.pop_front()?);
+            Some(0)
+        }
+        fn now_micros(&self) -> i64 {
+            0
         }
         fn has_waiting(&self, id: u64) -> bool {
             self.waiting.lock().unwrap().get(&id).is_some_and(|queue| !queue.is_empty())

@@ -1,9 +1,12 @@
 //! Counters of one workflow, written by the one thread that runs it, read by anybody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use slung_abi::{FUNCTIONS, HostFunction};
+
+use crate::reactions::{Histogram, Reactions};
 
 /// A number with one writer at a time: no locked instruction is needed to add to it.
 #[derive(Debug, Default)]
@@ -35,11 +38,15 @@ pub(crate) struct Counters {
     pub(crate) demotions: Counter,
     pub(crate) throttled_nanos: Counter,
     pub(crate) memory_bytes: Counter,
+    pub(crate) memory_bytes_max: Counter,
     pub(crate) writes_refused: Counter,
     pub(crate) http_calls_refused: Counter,
     pub(crate) restarts: Counter,
     pub(crate) ok: [Counter; FUNCTIONS.len()],
     pub(crate) failed: [Counter; FUNCTIONS.len()],
+    pub(crate) reactions: Histogram,
+    /// Of the instance that runs.
+    runs_since: Mutex<Option<Instant>>,
 }
 
 /// How often a host function was called.
@@ -68,11 +75,17 @@ pub struct Stats {
     pub busy: Duration,
     /// How often it was moved to the threads of low priority, as it computed for too long in one go.
     pub demotions: u64,
+    /// Since when its present instance runs; `None` while there is none.
+    pub uptime: Option<Duration>,
     /// How long it was paused in all because it was over its share of the processor, or over its host calls a second.
     pub throttled: Duration,
     /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
     /// instance had.
     pub memory_bytes: u64,
+    /// The most linear memory, bytes, that any of its instances had.
+    pub memory_bytes_max: u64,
+    /// How long it took from events to what it did about them.
+    pub reactions: Reactions,
     /// Events that it was not let write because they were too many in a second; they are among the failed calls, too.
     pub writes_refused: u64,
     /// HTTP requests that it was not let make because they were too many in a second; they are among the failed calls,
@@ -80,7 +93,9 @@ pub struct Stats {
     pub http_calls_refused: u64,
     /// How often it was started again after it had failed.
     pub restarts: u64,
-    /// Lines that were not logged because there were too many.
+    /// Lines of its log, from the log's beginning, that were dropped: printed beyond
+    /// [`StartOptions::log_bytes_per_second_max`](crate::StartOptions::log_bytes_per_second_max), or too many for a log thread
+    /// that is held up.
     pub log_lines_dropped: u64,
 }
 
@@ -91,7 +106,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Becomes what this one and a later one of the same workflow have done together. Memory is the later one's.
+    /// Becomes what this one and a later one of the same workflow have done together. What is of one instance is the later one's.
     pub(crate) fn go_on(&mut self, later: &Self) {
         self.events += later.events;
         self.event_bytes += later.event_bytes;
@@ -102,8 +117,11 @@ impl Stats {
         self.sleeps += later.sleeps;
         self.busy += later.busy;
         self.demotions += later.demotions;
+        self.uptime = later.uptime;
         self.throttled += later.throttled;
         self.memory_bytes = later.memory_bytes;
+        self.memory_bytes_max = self.memory_bytes_max.max(later.memory_bytes_max);
+        self.reactions.go_on(&later.reactions);
         self.writes_refused += later.writes_refused;
         self.http_calls_refused += later.http_calls_refused;
         self.restarts += later.restarts;
@@ -122,12 +140,24 @@ impl Counters {
         self.ok.iter().chain(&self.failed).map(Counter::get).sum()
     }
 
+    /// Its linear memory has so many bytes from now on.
+    pub(crate) fn memory(&self, bytes: u64) {
+        self.memory_bytes.set(bytes);
+        self.memory_bytes_max.set(bytes.max(self.memory_bytes_max.get()));
+    }
+
+    /// An instance runs since then, or none does.
+    pub(crate) fn runs_since(&self, since: Option<Instant>) {
+        *self.runs_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
     pub(crate) fn count(&self, function: HostFunction, ok: bool) {
         let counters = if ok { &self.ok } else { &self.failed };
         counters[function.index()].add(1);
     }
 
     pub(crate) fn stats(&self, log_lines_dropped: u64) -> Stats {
+        let runs_since = *self.runs_since.lock().unwrap_or_else(PoisonError::into_inner);
         Stats {
             events: self.events.get(),
             event_bytes: self.event_bytes.get(),
@@ -138,8 +168,11 @@ impl Counters {
             sleeps: self.sleeps.get(),
             busy: self.busy(),
             demotions: self.demotions.get(),
+            uptime: runs_since.map(|since| since.elapsed()),
             throttled: Duration::from_nanos(self.throttled_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
+            memory_bytes_max: self.memory_bytes_max.get(),
+            reactions: self.reactions.reactions(),
             writes_refused: self.writes_refused.get(),
             http_calls_refused: self.http_calls_refused.get(),
             restarts: self.restarts.get(),

@@ -1,6 +1,5 @@
 //! What a workflow can reach, as one trait: everything outside the sandbox is behind it.
 
-use std::sync::Arc;
 use std::task::Waker;
 
 use futures_util::future::BoxFuture;
@@ -43,8 +42,14 @@ pub trait World: Send + Sync + 'static {
     /// Ends a live query. Whether it was there.
     fn free(&self, id: u64) -> bool;
 
-    /// Takes the next update of that live query: the event's JSON, see `slung_abi::EventRef`.
-    fn try_next(&self, id: u64) -> Option<Arc<[u8]>>;
+    /// Takes the next update of that live query: its JSON (see `slung_abi::EventRef`) is put at the end of `event`, which is
+    /// empty and whose room is kept from call to call. The answer is when it arrived, by the clock of
+    /// [`now_micros`](Self::now_micros).
+    fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64>;
+
+    /// The clock that says when updates arrive: microseconds since any moment. It may jump; what is measured across that
+    /// is wrong once, and nothing else.
+    fn now_micros(&self) -> i64;
 
     /// Whether an update of that live query waits.
     fn has_waiting(&self, id: u64) -> bool;

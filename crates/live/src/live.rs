@@ -13,7 +13,7 @@ use crate::panes::PANES;
 use crate::stats::{Stats, WindowStats};
 use crate::time::Passed;
 use crate::total::Seen;
-use crate::update::{Change, OpenProducers};
+use crate::update::{Change, OpenProducers, Shared};
 use crate::window::{Taken, Window};
 use crate::{Error, HandleId, Subscriber};
 
@@ -376,7 +376,7 @@ impl Live {
             && seen.count != shown
             && let Some(key) = key_of(&mut self.keys, series, keys)
         {
-            let cause = Cause { timestamp, key, producer: None };
+            let cause = Cause { timestamp, key, producer: None, arrived: now };
             slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
         }
         self.make_room(false);
@@ -483,11 +483,13 @@ impl Live {
                     }
                     Taken::Raw => {
                         let (timestamp, value) = (point.timestamp, point.value);
-                        slot.tell(&Change { timestamp, value, key, producer, state: None }, &self.open, &mut wakes);
+                        let change =
+                            Change { timestamp, value, key, shared: None, producer, state: None, arrived: now };
+                        slot.tell(change, &self.open, &mut wakes);
                     }
                     Taken::Changed => {
                         let seen = window.seen();
-                        let cause = Cause { timestamp: point.timestamp, key, producer };
+                        let cause = Cause { timestamp: point.timestamp, key, producer, arrived: now };
                         slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
                     }
                 }
@@ -523,7 +525,7 @@ impl Live {
             if let (Some((timestamp, key)), Some(_), true) = (key, seen.value, changes) {
                 sliding.tell(arrival.passed);
                 *due = sliding.due();
-                let cause = Cause { timestamp, key, producer: None };
+                let cause = Cause { timestamp, key, producer: None, arrived: now };
                 slot.tell_seen(&seen, &cause, &self.open, &mut self.counts, &mut wakes);
             } else {
                 *due = sliding.due();
@@ -614,6 +616,7 @@ struct Cause<'c> {
     timestamp: i64,
     key: &'c Arc<SeriesKey>,
     producer: Option<ProducerId>,
+    arrived: i64,
 }
 
 /// A part of the whole has become so much.
@@ -661,14 +664,16 @@ impl Slot {
         let Some(value) = seen.value else { return };
         counts.sums_saturated += u64::from(seen.is_saturated && !self.saturated);
         self.saturated = seen.is_saturated;
-        let (Cause { timestamp, key, producer }, state) = (*cause, seen.state());
-        self.tell(&Change { timestamp, value, key, producer, state }, open, wakes);
+        let (Cause { timestamp, key, producer, arrived }, state) = (*cause, seen.state());
+        self.tell(Change { timestamp, value, key, shared: None, producer, state, arrived }, open, wakes);
     }
 
     /// Queues one update for everyone who reads the window.
-    fn tell(&self, change: &Change<'_>, open: &OpenProducers, wakes: &mut Wakes) {
+    fn tell(&self, change: Change<'_>, open: &OpenProducers, wakes: &mut Wakes) {
+        let shared = (self.readers.len() > 1).then(|| Shared::new(change.key));
+        let change = Change { shared: shared.as_ref(), ..change };
         for reader in &self.readers {
-            if let Some(waker) = reader.subscriber.deliver(reader.handle, change, open) {
+            if let Some(waker) = reader.subscriber.deliver(reader.handle, &change, open) {
                 wakes.0.push(waker);
             }
         }

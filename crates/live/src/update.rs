@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use slung_model::{ProducerId, SeriesKey};
 
@@ -52,12 +52,57 @@ pub struct Update {
     pub timestamp: i64,
     /// The aggregate after the update, or the event's own value for a raw query. Always finite.
     pub value: f64,
-    /// The series of the event that caused it, with its tags. Where time caused it: of the window's newest event.
-    pub key: Arc<SeriesKey>,
     /// The connections whose events are in it. None where time caused it.
     pub producers: Producers,
     /// Sum and count behind the value, for AVG, SUM and COUNT.
     pub state: Option<(f64, u64)>,
+    /// When it arrived, as `now` of the call that caused it: microseconds since the Unix epoch. Of one that others were merged
+    /// into, when the oldest did.
+    pub arrived: i64,
+    told: Told,
+}
+
+/// What an update says of its series.
+#[derive(Clone)]
+enum Told {
+    /// To one reader, or to one after a merge: nothing is allocated.
+    One(Arc<SeriesKey>),
+    /// To several.
+    Several(Arc<Shared>),
+}
+
+/// What the readers of one update have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    key: Arc<SeriesKey>,
+    made: OnceLock<Arc<[u8]>>,
+}
+
+impl Shared {
+    pub(crate) fn new(key: &Arc<SeriesKey>) -> Arc<Self> {
+        Arc::new(Self { key: Arc::clone(key), made: OnceLock::new() })
+    }
+}
+
+impl Told {
+    fn key(&self) -> &Arc<SeriesKey> {
+        match self {
+            Self::One(key) => key,
+            Self::Several(shared) => &shared.key,
+        }
+    }
+}
+
+impl PartialEq for Told {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key().fmt(f)
+    }
 }
 
 /// What an update is made of: borrowed, so that each reader's own is put together where it is needed.
@@ -69,10 +114,14 @@ pub(crate) struct Change<'a> {
     pub(crate) value: f64,
     /// As [`Update::key`].
     pub(crate) key: &'a Arc<SeriesKey>,
+    /// Where there are several readers: what they have in common, of that series.
+    pub(crate) shared: Option<&'a Arc<Shared>>,
     /// The connection whose event caused it. `None` where time did, or the event came by none.
     pub(crate) producer: Option<ProducerId>,
     /// As [`Update::state`].
     pub(crate) state: Option<(f64, u64)>,
+    /// As [`Update::arrived`].
+    pub(crate) arrived: i64,
 }
 
 impl Change<'_> {
@@ -81,19 +130,38 @@ impl Change<'_> {
         Update {
             timestamp: self.timestamp,
             value: self.value,
-            key: Arc::clone(self.key),
             producers: Producers::from(self.producer),
             state: self.state,
+            arrived: self.arrived,
+            told: match self.shared {
+                Some(shared) => Told::Several(Arc::clone(shared)),
+                None => Told::One(Arc::clone(self.key)),
+            },
         }
     }
 }
 
 impl Update {
-    /// Becomes the later one, without losing whose events were in it.
+    /// The series of the event that caused it, with its tags. Where time caused it: of the window's newest event.
+    pub fn key(&self) -> &Arc<SeriesKey> {
+        self.told.key()
+    }
+
+    /// A place that all readers have who were told exactly this, for bytes that one of them makes of it and the others need
+    /// not make again; what is in it depends on nothing but the update. `None` where nobody else was told: there is one reader,
+    /// or others were merged into this one.
+    pub fn made(&self) -> Option<&OnceLock<Arc<[u8]>>> {
+        match &self.told {
+            Told::One(_) => None,
+            Told::Several(shared) => Some(&shared.made),
+        }
+    }
+
+    /// Becomes the later one, without losing whose events were in it, nor since when somebody is to hear of it.
     pub(crate) fn merge(&mut self, later: Self, open: &OpenProducers, scanned: &mut u64) {
         self.timestamp = self.timestamp.max(later.timestamp);
         self.value = later.value;
-        self.key = later.key;
+        self.told = Told::One(Arc::clone(later.key()));
         self.state = later.state;
         for producer in later.producers.iter() {
             self.producers.add(*producer, open, scanned);

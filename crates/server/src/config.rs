@@ -98,6 +98,8 @@ struct NetworkFile {
     header_fields_max: Option<NonZeroUsize>,
     /// A size.
     body_max: Option<Size>,
+    /// A size.
+    module_max: Option<Size>,
     body_timeout: Option<String>,
     write_timeout: Option<String>,
     queries_max: Option<NonZeroUsize>,
@@ -161,6 +163,7 @@ impl NetworkFile {
         let sizes = [
             ("header_max", &self.header_max, HEADER_BYTES_MIN, &mut server.header_bytes_max),
             ("body_max", &self.body_max, 1, &mut server.body_bytes_max),
+            ("module_max", &self.module_max, 1, &mut server.module_bytes_max),
             ("message_max", &self.message_max, MESSAGE_BYTES_MIN, &mut server.message_bytes_max),
             ("v1_message_max", &self.v1_message_max, MESSAGE_BYTES_MIN, &mut server.v1_message_bytes_max),
             ("key_cache_max", &self.key_cache_max, 0, &mut server.key_cache_bytes_max),
@@ -512,13 +515,14 @@ mod tests {
     }
 
     /// What `NetworkFile` reads, as serde itself says it.
-    const NETWORK_KEYS: [&str; 19] = [
+    const NETWORK_KEYS: [&str; 20] = [
         "connections_max",
         "connections_per_address_max",
         "header_timeout",
         "header_max",
         "header_fields_max",
         "body_max",
+        "module_max",
         "body_timeout",
         "write_timeout",
         "queries_max",

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
-use slung_host::{Deployment, State};
+use slung_host::{Deployment, Reactions, State};
 use slung_net::{Counters, Memory};
 
 use crate::site::{Counted, Deployments, ServerFeed};
@@ -172,10 +173,14 @@ impl Owners {
 
     fn live_streams(&self, out: &mut Writer) -> fmt::Result {
         let stats = self.counters.snapshot();
-        out.gauge("slung_live_streams", "Live queries that are streamed over HTTP", stats.live_streams_now)?;
+        out.gauge("slung_live_streams", "Live queries and logs that are streamed over HTTP", stats.live_streams_now)?;
         out.counter("slung_live_streams_opened", "Streams that were begun", stats.live_streams_total)?;
         out.counter("slung_live_streams_refused", "Streams that were one too many", stats.live_streams_refused)?;
-        out.counter("slung_live_stream_updates", "Updates that went into a stream", stats.live_updates)?;
+        out.counter(
+            "slung_live_stream_updates",
+            "Updates of live queries that went into a stream",
+            stats.live_updates,
+        )?;
         let merged = self.watched.merged.load(Relaxed);
         out.counter("slung_live_stream_merged", "Updates merged because the stream's reader is slow", merged)?;
         let dropped = self.watched.dropped.load(Relaxed);
@@ -228,14 +233,26 @@ impl Owners {
         each("slung_workflow_version", "Version of the workflow; 0 where it is configured with a file", &|it| {
             it.version.unwrap_or(0)
         })?;
+        let help = "Since when the workflow runs, or runs again; 0 while it does not";
+        each("slung_workflow_uptime_seconds", help, &|it| it.stats.uptime.unwrap_or_default().as_secs())?;
         each("slung_workflow_memory_bytes", "Linear memory of the workflow", &|it| it.stats.memory_bytes)?;
-        each("slung_workflow_waiting", "Updates that wait for the workflow", &|it| counted(it).waiting)
+        let help = "The most linear memory that the workflow had, before it was started again as well";
+        each("slung_workflow_memory_most_bytes", help, &|it| it.stats.memory_bytes_max)?;
+        each("slung_workflow_waiting", "Updates that wait for the workflow", &|it| counted(it).waiting)?;
+        let help = "From the arrival of an event to what the workflow does about it, or else to its next poll";
+        let reactions = all.iter().map(|it| (it.name.as_str(), &it.stats.reactions));
+        out.reactions("slung_workflow_reaction_seconds", help, reactions)
     }
 }
 
 /// The units that there are, by how names end with them.
-static UNITS: LazyLock<[(&str, Unit); 2]> =
-    LazyLock::new(|| [("_bytes", Unit::Bytes), ("_micros", Unit::Other("micros".to_owned()))]);
+static UNITS: LazyLock<[(&str, Unit); 3]> = LazyLock::new(|| {
+    [("_bytes", Unit::Bytes), ("_seconds", Unit::Seconds), ("_micros", Unit::Other("micros".to_owned()))]
+});
+
+/// The ends of the buckets of reactions, microseconds: powers of four from 16 µs to 16 s, where [`Reactions::below`] is exact.
+const REACTION_MICROS: [u64; 11] =
+    [1 << 4, 1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24];
 
 /// Writes metrics, each with its help. Counters get the suffix `_total` from the format.
 struct Writer<'a>(DescriptorEncoder<'a>);
@@ -300,6 +317,34 @@ impl Writer<'_> {
         let mut family = self.descriptor(name, help, metric.metric_type())?;
         for (row, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&[(label, row)])?)?;
+        }
+        Ok(())
+    }
+
+    fn reactions<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (&'l str, &'l Reactions)>,
+    ) -> fmt::Result {
+        let mut family = self.descriptor(name, help, MetricType::Histogram)?;
+        for (row, reactions) in rows {
+            // Each bucket by itself: the encoder adds up.
+            let mut before = 0;
+            let mut bucket = |end, below| (end, below - std::mem::replace(&mut before, below));
+            let mut buckets: Vec<_> = REACTION_MICROS
+                .map(Duration::from_micros)
+                .map(|end| bucket(end.as_secs_f64(), reactions.below(end)))
+                .into();
+            buckets.push(bucket(f64::INFINITY, reactions.count()));
+            let labels = [("workflow", row)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(
+                reactions.total().as_secs_f64(),
+                reactions.count(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use slung_engine::{Engine, Error};
 use slung_live::{HandleId, HandleStats, Subscriber};
 use slung_model::Query;
 
-use crate::world::event_json;
+use crate::event;
 
 /// What all of them together had to leave out, because their readers were slow.
 #[derive(Debug, Default)]
@@ -62,13 +62,13 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Arc<[u8]>>> {
         if let Some(update) = self.subscriber.try_next(self.handle) {
-            return Poll::Ready(Some(event_json(&update)));
+            return Poll::Ready(Some(event::json(&update)));
         }
         self.count();
         self.subscriber.wake_on_arrival(context.waker());
         // What arrived before the waker was left woke nobody.
         match self.subscriber.try_next(self.handle) {
-            Some(update) => Poll::Ready(Some(event_json(&update))),
+            Some(update) => Poll::Ready(Some(event::json(&update))),
             None => Poll::Pending,
         }
     }

@@ -24,6 +24,8 @@ pub(crate) struct WorkflowConfig {
     pub(crate) writes_per_second_max: NonZeroU32,
     /// HTTP requests that it may make in a second; more are refused to it.
     pub(crate) http_calls_per_second_max: NonZeroU32,
+    /// Bytes that it may print in a second; more are left out of the log.
+    pub(crate) log_bytes_per_second_max: NonZeroU32,
     /// How long it may compute without calling a host function, milliseconds; it is ended then.
     pub(crate) compute_ms_max: NonZeroU32,
     /// Its share of one processor, percent; it is paused when it is over it.
@@ -61,6 +63,7 @@ impl Default for WorkflowConfig {
             secrets: BTreeMap::new(),
             writes_per_second_max: default.writes_per_second_max,
             http_calls_per_second_max: default.http_calls_per_second_max,
+            log_bytes_per_second_max: default.log_bytes_per_second_max,
             compute_ms_max: default.compute_ms_max,
             processor_share_max: default.processor_share_max,
             host_calls_per_second_max: default.host_calls_per_second_max,
@@ -128,6 +131,7 @@ impl WorkflowConfig {
         let &Self {
             writes_per_second_max,
             http_calls_per_second_max,
+            log_bytes_per_second_max,
             compute_ms_max,
             processor_share_max,
             host_calls_per_second_max,
@@ -140,6 +144,7 @@ impl WorkflowConfig {
             env: env.into_iter().collect(),
             writes_per_second_max,
             http_calls_per_second_max,
+            log_bytes_per_second_max,
             compute_ms_max,
             processor_share_max,
             host_calls_per_second_max,

@@ -5,10 +5,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use slung_abi::EventRef;
 use slung_engine::Engine;
 use slung_host::{HttpMethod, NewEvent, Refusal, World};
-use slung_live::{HandleId, Subscriber, Update};
+use slung_live::{HandleId, Subscriber};
 use slung_model::{Point, Query, Seq, SeriesKey};
 use slung_net::{HttpClient, Producers};
 use slung_store::Damage;
@@ -17,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::acquainted::Acquainted;
+use crate::event;
 use crate::feedback::Feedback;
 
 /// Until the same matter of a workflow is worth another line in the log.
@@ -167,12 +167,17 @@ impl World for WorkflowWorld {
         HandleId::new(id).is_some_and(|handle| self.around.engine.unsubscribe(&self.subscription.subscriber, handle))
     }
 
-    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
+    fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64> {
         let update = self.subscription.subscriber.try_next(HandleId::new(id)?)?;
         if let Some(acquainted) = &self.acquainted {
             acquainted.meet(&update.producers, &self.around.producers);
         }
-        Some(event_json(&update))
+        event::write(&update, event);
+        Some(update.arrived)
+    }
+
+    fn now_micros(&self) -> i64 {
+        self.around.engine.now_micros()
     }
 
     fn has_waiting(&self, id: u64) -> bool {
@@ -251,16 +256,6 @@ impl World for WorkflowWorld {
         }
         .boxed()
     }
-}
-
-/// The event as the guest reads it.
-pub(crate) fn event_json(update: &Update) -> Arc<[u8]> {
-    let tags: Vec<&str> = update.key.tags().collect();
-    let producers: Vec<u64> = update.producers.iter().map(|producer| producer.get()).collect();
-    let (sum, count) = update.state.unzip();
-    let event =
-        EventRef { timestamp: update.timestamp, value: update.value, tags: &tags, producers: &producers, sum, count };
-    serde_json::to_vec(&event).expect("finite numbers and strings have a JSON form").into()
 }
 
 #[cfg(test)]

@@ -21,11 +21,20 @@ pub(crate) enum Asked {
     Http(HttpMethod, String, Vec<u8>),
 }
 
+/// What a forgetful world remembers.
+const FORGETFUL: usize = 1_000;
+
 #[derive(Debug, Default)]
 struct Inside {
-    queues: BTreeMap<u64, VecDeque<Arc<[u8]>>>,
+    forgetful: bool,
+    /// Each event after the time when it arrived.
+    queues: BTreeMap<u64, VecDeque<(i64, Arc<[u8]>)>>,
     last: u64,
     arrivals: u64,
+    /// What the clock says, microseconds.
+    now: i64,
+    /// How far it goes on with all that the guest asks for.
+    pace: i64,
     waker: Option<Waker>,
     asked: Vec<Asked>,
     /// The names of the threads on which it said something.
@@ -51,10 +60,18 @@ impl Fake {
         Arc::new(Self { inside: Mutex::new(inside), changed: Condvar::new() })
     }
 
+    /// One that remembers only the first things that the guest asks for, for guests that ask without end.
+    pub(crate) fn forgetful() -> Arc<Self> {
+        let world = Self::new();
+        world.lock().forgetful = true;
+        world
+    }
+
     /// Puts an event in the queue of that live query.
     pub(crate) fn push(&self, id: u64, event: &str) {
         let mut inside = self.lock();
-        inside.queues.get_mut(&id).expect("a live query").push_back(event.as_bytes().into());
+        let arrived = inside.now;
+        inside.queues.get_mut(&id).expect("a live query").push_back((arrived, event.as_bytes().into()));
         inside.arrivals += 1;
         let waker = inside.waker.take();
         drop(inside);
@@ -66,6 +83,11 @@ impl Fake {
     /// The next live query that is made has these events from the start.
     pub(crate) fn preload(&self, events: &[&str]) {
         self.lock().waiting = events.iter().map(|event| event.as_bytes().into()).collect();
+    }
+
+    /// So many microseconds pass with all that the guest asks for; else none do.
+    pub(crate) fn pass_with_each(&self, micros: i64) {
+        self.lock().pace = micros;
     }
 
     /// What `writeback_http` answers from now on; `None` for never.
@@ -114,7 +136,12 @@ impl Fake {
     }
 
     fn ask(&self, asked: Asked) {
-        self.lock().asked.push(asked);
+        let mut inside = self.lock();
+        if !inside.forgetful || inside.asked.len() < FORGETFUL {
+            inside.asked.push(asked);
+        }
+        inside.now += inside.pace;
+        drop(inside);
         self.changed.notify_all();
     }
 
@@ -137,7 +164,8 @@ impl World for Fake {
             let mut inside = self.lock();
             inside.last += 1;
             let id = inside.last;
-            let waiting = std::mem::take(&mut inside.waiting);
+            let arrived = inside.now;
+            let waiting: VecDeque<_> = inside.waiting.drain(..).map(|event| (arrived, event)).collect();
             inside.arrivals += waiting.len() as u64;
             inside.queues.insert(id, waiting);
             id
@@ -150,8 +178,15 @@ impl World for Fake {
         self.lock().queues.remove(&id).is_some()
     }
 
-    fn try_next(&self, id: u64) -> Option<Arc<[u8]>> {
-        self.lock().queues.get_mut(&id)?.pop_front()
+    fn try_next(&self, id: u64, event: &mut Vec<u8>) -> Option<i64> {
+        let mut inside = self.lock();
+        let (arrived, next) = inside.queues.get_mut(&id)?.pop_front()?;
+        event.extend_from_slice(&next);
+        Some(arrived)
+    }
+
+    fn now_micros(&self) -> i64 {
+        self.lock().now
     }
 
     fn has_waiting(&self, id: u64) -> bool {

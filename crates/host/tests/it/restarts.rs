@@ -53,7 +53,9 @@ fn one_that_fails_is_started_again_and_set_aside_in_the_end() {
     assert_eq!((lives.load(SeqCst), running.workflow.stats().restarts), (5, 4));
     // Each in an instance of its own.
     assert_eq!(running.world.said(), [0; 5]);
-    assert_eq!(running.workflow.stats().calls.iter().map(|calls| calls.ok).sum::<u64>(), 5, "counters go on");
+    let stats = running.workflow.stats();
+    assert_eq!(stats.calls.iter().map(|calls| calls.ok).sum::<u64>(), 5, "counters go on");
+    assert_eq!((stats.memory_bytes_max, stats.uptime), (2 << 16, None), "no instance is left");
 }
 
 #[test]

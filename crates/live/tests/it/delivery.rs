@@ -31,12 +31,30 @@ fn a_full_aggregate_merges_into_its_newest_update() {
     let updates = world.updates(handle);
     assert_eq!(updates.iter().map(|update| update.value).collect::<Vec<_>>(), [1.0, 3.0, 121.0]);
     let last = &updates[2];
-    assert_eq!((last.timestamp, last.state, &last.key), (9, Some((121.0, 6)), &key(1)), "newest time, last cause");
+    assert_eq!((last.timestamp, last.state, last.key()), (9, Some((121.0, 6)), &key(1)), "newest time, last cause");
     assert_eq!(last.producers.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 7]);
     assert_eq!(world.subscriber.handle_stats(handle).unwrap().delivered, 3);
 
     world.write(&[at(10, 1.0)]);
     assert_eq!(world.values(handle), [122.0], "an update that was taken is merged into no more");
+}
+
+/// From event to reaction is counted from the oldest event in an update; time that causes one counts as well.
+#[test]
+fn an_update_says_when_it_arrived_and_a_merged_one_when_its_oldest_did() {
+    let mut world = World::with(1, small_queues(2));
+    let began = world.now;
+    let arrived =
+        |world: &World, handle| world.updates(handle).iter().map(|update| update.arrived - began).collect::<Vec<_>>();
+    let (count, raw) = (world.subscribe("COUNT:temp:[]:[10s]"), world.subscribe("temp:[]"));
+    for passed in 0..4 {
+        world.now = began + passed;
+        world.write(&[at(passed, 1.0)]);
+    }
+    assert_eq!(arrived(&world, count), [0, 1], "3 and 4 are in the second one");
+    assert_eq!(arrived(&world, raw), [2, 3], "the oldest two were dropped");
+    world.pass(11 * SECOND);
+    assert_eq!(arrived(&world, count), [3 + 11 * SECOND]);
 }
 
 #[test]

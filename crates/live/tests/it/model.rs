@@ -750,7 +750,7 @@ fn read(loading: &mut Loading, stored: &[Point]) {
 fn assert_is(update: &Update, expected: &Expected, keys: &[Arc<SeriesKey>], query: &Query) {
     let close = (update.value - expected.value).abs() <= expected.tolerance;
     let same = update.timestamp == expected.timestamp
-        && update.key == keys[expected.series]
+        && *update.key() == keys[expected.series]
         && update.producers.iter().map(|id| id.get()).eq(expected.producers.iter().copied())
         && update.state.map(|state| state.1) == expected.count;
     assert!(close && same, "{query}: {update:?} is not {expected:?}");

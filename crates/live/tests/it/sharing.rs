@@ -40,6 +40,37 @@ fn one_window_and_one_update_for_all_handles_of_a_query() {
     assert_eq!(world.values(anew), [1.0]);
 }
 
+/// What the readers make of an update has one place, as long as all of them were told exactly that.
+#[test]
+fn those_who_were_told_the_same_share_what_they_make_of_it() {
+    let mut world = World::with(1, Options { queue_updates_max: 2, ..Options::default() });
+    let first = world.subscribe("COUNT:temp:[]");
+    world.write(&[at(0, 1.0)]);
+    assert!(world.updates(first)[0].made().is_none(), "there is one reader");
+
+    let slow = Live::new(Options { queue_updates_max: 1, ..Options::default() }).subscriber();
+    let query = Query::parse("temp:[]").unwrap();
+    let [quick, raw] = [&world.subscriber, &slow]
+        .map(|subscriber| world.live.subscribe(subscriber, &query, [SeriesId(0)], [], world.now).unwrap());
+    world.write(&[at(1, 1.0), at(2, 2.0)]);
+    let updates = world.updates(quick);
+    assert!(updates[0].made().unwrap().set(Arc::from(*b"one")).is_ok());
+    let update = slow.try_next(raw).unwrap();
+    assert_eq!(update, updates[1], "the oldest was dropped");
+    assert!(updates[1].made().unwrap().set(Arc::from(*b"two")).is_ok());
+    assert_eq!(update.made().unwrap().get().map(|made| &**made), Some(&b"two"[..]));
+    let also = updates[1].clone();
+    assert_eq!(also.made().unwrap().get().map(|made| &**made), Some(&b"two"[..]));
+
+    let query = Query::parse("COUNT:temp:[]").unwrap();
+    let (one, other) = (world.subscribe("COUNT:temp:[]"), world.live.subscribe(&slow, &query, [SeriesId(0)], [], 0));
+    let other = other.unwrap();
+    world.write(&[at(3, 1.0), at(4, 2.0)]);
+    let (one, other) = (world.updates(one), slow.try_next(other).unwrap());
+    assert_eq!((one.len(), one[1].value, other.value), (2, 2.0, 2.0));
+    assert!(one[1].made().is_some() && other.made().is_none(), "both events are in that of the slow one");
+}
+
 #[test]
 fn a_running_aggregate_is_shared_until_the_first_event() {
     let mut world = World::new(1);

@@ -38,7 +38,7 @@ fn an_update_says_where_it_comes_from() {
         assert_eq!(updates.iter().map(|update| update.timestamp).collect::<Vec<_>>(), [10, 8]);
         assert_eq!(updates[0].producers.iter().map(|id| id.get()).collect::<Vec<_>>(), [7]);
         assert!(updates[1].producers.is_empty());
-        assert_eq!((&updates[0].key, &updates[1].key), (&key(0), &key(1)));
+        assert_eq!((updates[0].key(), updates[1].key()), (&key(0), &key(1)));
         assert_eq!(updates[1].state, state);
     }
 }
@@ -100,7 +100,7 @@ fn a_silent_source_empties_its_window() {
     world.pass(1);
     let updates = world.updates(handles[0]);
     assert_eq!((updates.len(), updates[0].value, updates[0].state), (1, 2.0, Some((15.0, 2))));
-    assert_eq!((updates[0].timestamp, &updates[0].key), (TODAY + 8 * SECOND, &key(0)), "of the newest event");
+    assert_eq!((updates[0].timestamp, updates[0].key()), (TODAY + 8 * SECOND, &key(0)), "of the newest event");
     assert!(updates[0].producers.is_empty(), "no event is in it");
     assert_eq!(handles.map(|handle| world.values(handle)), [vec![], vec![15.0], vec![7.5], vec![6.0], vec![9.0]]);
 

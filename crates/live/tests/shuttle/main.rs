@@ -62,7 +62,9 @@ fn write(subscriber: &Arc<Subscriber>, handles: &[HandleId], events: RangeInclus
         for event in events {
             let producer = ProducerId::new(event);
             open.wrote(producer.unwrap());
-            let change = Change { timestamp: 0, value: event as f64, key: &key, producer, state: None };
+            let value = event as f64;
+            let change =
+                Change { timestamp: 0, value, key: &key, shared: None, producer, state: None, arrived: event as i64 };
             let wakers: Vec<Waker> =
                 handles.iter().filter_map(|handle| subscriber.deliver(*handle, &change, &open)).collect();
             wakers.into_iter().for_each(Waker::wake);

@@ -307,7 +307,7 @@ fn event(update: &Update) -> Event {
     Event {
         timestamp: update.timestamp,
         value: update.value,
-        tags: update.key.tags().map(str::to_owned).collect(),
+        tags: update.key().tags().map(str::to_owned).collect(),
         producers: update.producers.iter().map(|producer| producer.get()).collect(),
         sum,
         count,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod commands;
+mod deploy;
 mod directory;
 mod durability;
 mod feedback;
@@ -16,4 +17,5 @@ mod nab;
 mod recipes;
 mod server;
 mod silence;
+mod workflow_commands;
 mod workflows;
