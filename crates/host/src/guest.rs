@@ -216,33 +216,46 @@ impl Guest {
     }
 
     /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.
+    ///
+    /// Inlined, as it costs more to hand the result over than to look at it.
+    #[inline]
     pub(crate) fn settle<T>(
         &mut self,
         function: HostFunction,
         result: Result<T, Failed>,
         failed: T,
     ) -> wasmtime::Result<T> {
-        self.counters.count(function, result.is_ok());
-        let is_effect =
-            matches!(function, HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp);
-        if is_effect && result.is_ok() {
-            self.end_reaction();
-        }
         match result {
-            Ok(answer) => Ok(answer),
-            Err(Failed::Call(reason)) => {
-                if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
-                    let name = function.name();
-                    let line = match hidden {
-                        0 => format!("{name} failed: {reason}"),
-                        _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
-                    };
-                    self.journal.say(LogLevel::Warn, &line);
+            Ok(answer) => {
+                self.counters.count(function, true);
+                if matches!(
+                    function,
+                    HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp
+                ) {
+                    self.end_reaction();
                 }
-                Ok(failed)
+                Ok(answer)
             }
-            Err(Failed::Guest(error)) => Err(error),
+            Err(failure) => self.settle_failed(function, failure).map(|()| failed),
         }
+    }
+
+    #[cold]
+    fn settle_failed(&mut self, function: HostFunction, failure: Failed) -> wasmtime::Result<()> {
+        self.counters.count(function, false);
+        let reason = match failure {
+            Failed::Call(reason) => reason,
+            Failed::Guest(error) => return Err(error),
+        };
+        if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
+            let name = function.name();
+            let line = match hidden {
+                0 => format!("{name} failed: {reason}"),
+                _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
+            };
+            self.journal.say(LogLevel::Warn, &line);
+        }
+        Ok(())
     }
 }
 
@@ -272,12 +285,17 @@ pub(crate) fn memory(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
 }
 
 /// The guest's memory for a function of the ABI; refused while the guest's `allocate` or `deallocate` runs.
+#[inline]
 pub(crate) fn open(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
     match &caller.data().border {
-        Border::Open(exports) => return Ok(exports.memory),
-        Border::Held => return Err("called from inside `allocate` or `deallocate`".into()),
-        Border::Unseen => {}
+        Border::Open(exports) => Ok(exports.memory),
+        Border::Held => Err("called from inside `allocate` or `deallocate`".into()),
+        Border::Unseen => look_up(caller),
     }
+}
+
+#[cold]
+fn look_up(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
     let memory = memory(caller)?;
     let function = |caller: &mut Caller<'_, Guest>, name| match caller.get_export(name) {
         Some(Extern::Func(function)) => Ok(function),
@@ -291,6 +309,7 @@ pub(crate) fn open(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
 }
 
 /// The data of the Region at that address, at most `bytes_max` of it.
+#[inline]
 pub(crate) fn argument<'m>(memory: &'m [u8], address: u32, what: &str, bytes_max: usize) -> Result<&'m [u8], Failed> {
     let data = Region::data(memory, address).map_err(|error| format!("{what}: {error}"))?;
     if data.len() > bytes_max {

@@ -131,6 +131,7 @@ async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Res
 ///
 /// # Errors
 /// An unknown handle.
+#[inline]
 fn free_handle(caller: &mut Call<'_>, handle: u64) -> Result<i32, Failed> {
     open(caller)?;
     caller.data_mut().handles.free(handle)?;
@@ -157,6 +158,7 @@ async fn write_event(caller: &mut Call<'_>, time: u32, number: u32, tags: u32) -
 ///
 /// # Errors
 /// The Region, or the connection.
+#[inline]
 fn writeback_ws(caller: &mut Call<'_>, producer: u64, data: u32) -> Result<i32, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
