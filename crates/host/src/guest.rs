@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slung_abi::{FUNCTIONS, HostFunction, Region, span};
-use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc};
+use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::bucket::Bucket;
 use crate::journal::{Journal, LineBuffer, Source, Throttle};
 use crate::options::{StartOptions, TABLES_MAX};
 use crate::poll::Handles;
+use crate::pool::Turn;
 use crate::stats::Counters;
 use crate::ticker::Ticker;
 use crate::wasi;
@@ -62,9 +63,12 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) turn: Arc<Turn>,
     compute_ms_max: NonZeroU32,
-    /// How long it had computed in all when it last called a host function.
+    /// How long it had computed in all when it was last seen to have called a host function.
     computed: Duration,
+    /// Calls of host functions that were seen then.
+    calls: u64,
     writes: Bucket,
     http_calls: Bucket,
     journal: Arc<Journal>,
@@ -87,6 +91,7 @@ impl Guest {
         limits: Limits,
         ticker: Arc<Ticker>,
         counters: Arc<Counters>,
+        turn: Arc<Turn>,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
@@ -97,7 +102,9 @@ impl Guest {
             ticker,
             compute_ms_max: options.compute_ms_max,
             computed: counters.busy(),
+            calls: counters.calls(),
             counters,
+            turn,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
             journal,
@@ -155,13 +162,28 @@ impl Guest {
         Err(format!("too many requests: it may make {max} a second (`http_calls_per_second_max`)").into())
     }
 
-    /// Lets it compute on, whatever it is at.
+    /// A tick has passed: whether it computes on, whatever it is at, or lets others do so.
     ///
     /// # Errors
     /// It has computed for too long without a host function: that ends it.
-    pub(crate) fn admit_computing(&self) -> wasmtime::Result<()> {
+    pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        self.admit_computing()?;
+        if !self.turn.is_up() {
+            // It has just begun: the tick has passed while it waited.
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        Ok(UpdateDeadline::YieldCustom(1, self.turn.end(None)))
+    }
+
+    /// # Errors
+    /// It has computed for too long without a host function.
+    fn admit_computing(&mut self) -> wasmtime::Result<()> {
+        let (busy, calls) = (self.counters.busy(), self.counters.calls());
+        if calls != self.calls {
+            (self.computed, self.calls) = (busy, calls);
+        }
         let most = Duration::from_millis(self.compute_ms_max.get().into());
-        if self.counters.busy().saturating_sub(self.computed) < most {
+        if busy.saturating_sub(self.computed) < most {
             return Ok(());
         }
         let most = most.as_millis();
@@ -181,7 +203,6 @@ impl Guest {
         if is_effect && result.is_ok() {
             self.end_reaction();
         }
-        self.computed = self.counters.busy();
         match result {
             Ok(answer) => Ok(answer),
             Err(Failed::Call(reason)) => {

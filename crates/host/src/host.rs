@@ -3,18 +3,17 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use wasmtime::Engine;
 
 use crate::check::{LoadError, Report};
+use crate::gate::Gate;
 use crate::guest::{Guest, Limits};
 use crate::journal::{Journal, Logger};
 use crate::module::{Loader, Module};
 use crate::options::{HostOptions, StartOptions};
 use crate::poll::Handles;
+use crate::pool::{Pool, Resident, Turn};
 use crate::restarts::{Failures, RestartOptions};
 use crate::stats::Counters;
 use crate::ticker::Ticker;
@@ -46,13 +45,25 @@ impl Drop for Core {
     }
 }
 
+/// The tokio runtime of the guests. Every thread that may run one keeps it: it ends with the last of them.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Runs workflows, on threads of its own. Dropping it stops all of them, within milliseconds, and does not wait for
 /// that; [`close`](Self::close) does.
 pub struct Host {
     loader: Loader,
     options: HostOptions,
     core: Option<Arc<Core>>,
-    runtime: Option<Runtime>,
+    runtime: Option<Arc<Runtime>>,
+    pool: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -69,11 +80,27 @@ impl Host {
             .enable_all()
             .build()?;
         let core = Arc::new(Core { ticker: Arc::default(), logger: Arc::default() });
-        let mut host =
-            Self { loader, options, core: Some(Arc::clone(&core)), runtime: Some(runtime), threads: Vec::new() };
+        let pool = Pool::new(runtime.handle().clone());
+        let runtime = Arc::new(Runtime(Some(runtime)));
+        let mut host = Self {
+            loader,
+            options,
+            core: Some(Arc::clone(&core)),
+            runtime: Some(Arc::clone(&runtime)),
+            pool: Arc::clone(&pool),
+            threads: Vec::new(),
+        };
+        for _ in 0..host.options.worker_threads.get() {
+            let (pool, runtime) = (Arc::clone(&pool), Arc::clone(&runtime));
+            let guests = move || {
+                pool.run();
+                drop(runtime);
+            };
+            host.threads.push(std::thread::Builder::new().name("slung-guest-low".to_owned()).spawn(guests)?);
+        }
 
         let (ticker, engine) = (Arc::clone(&core.ticker), host.loader.engine().weak());
-        let tick = Duration::from_millis(host.options.epoch_tick_ms.max(1));
+        let tick = host.options.tick();
         let ticks = move || ticker.run(&engine, tick);
         host.threads.push(std::thread::Builder::new().name("slung-epoch".to_owned()).spawn(ticks)?);
         let logger = Arc::clone(&core.logger);
@@ -99,7 +126,7 @@ impl Host {
     /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
         let mut world = Some(world);
-        self.launch(module, options, move || world.take().expect("it runs once"), None)
+        self.launch(module, options, move || world.take().expect("it runs once"), None, Gate::open())
     }
 
     /// Starts a workflow that is started again where it fails, each time in a new instance and in a new `world`. Its counters
@@ -111,25 +138,28 @@ impl Host {
         restarts: RestartOptions,
         world: impl FnMut() -> Arc<dyn World> + Send + 'static,
     ) -> Workflow {
-        self.launch(module, options, world, Some(Failures::new(restarts)))
+        self.launch(module, options, world, Some(Failures::new(restarts)), Gate::open())
     }
 
-    fn launch(
+    pub(crate) fn launch(
         &self,
         module: &Module,
         options: StartOptions,
         mut world: impl FnMut() -> Arc<dyn World> + Send + 'static,
         failures: Option<Failures>,
+        gate: Gate,
     ) -> Workflow {
+        let gate = Arc::new(gate);
         let counters = Arc::<Counters>::default();
-        let (core, runtime) = (self.core.as_ref(), self.runtime.as_ref());
-        let (core, runtime) = core.zip(runtime).expect("both are there until the host is dropped");
+        let core = self.core.as_ref().expect("it is there until the host is dropped");
+        let turn = Turn::new(self.options.tick());
         let (lines_max, line_bytes_max) = (self.options.log_lines_max, self.options.log_line_bytes_max);
         let journal = Journal::new(Arc::clone(&core.logger), options.name.clone(), lines_max, line_bytes_max);
         let name = options.name.clone();
         let guest = {
             let (host, ticker) = (self.options.clone(), Arc::clone(&core.ticker));
-            let (counters, journal) = (Arc::clone(&counters), Arc::clone(&journal));
+            let (counters, turn) = (Arc::clone(&counters), Arc::clone(&turn));
+            let (gate, journal) = (Arc::clone(&gate), Arc::clone(&journal));
             move || {
                 let world = world();
                 let limits = Limits {
@@ -140,10 +170,11 @@ impl Host {
                 Guest::new(
                     &options,
                     Arc::clone(&world),
-                    Handles::new(world, host.handles_max),
+                    Handles::new(world, host.handles_max, Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
                     Arc::clone(&counters),
+                    Arc::clone(&turn),
                     Arc::clone(&journal),
                 )
             }
@@ -152,6 +183,7 @@ impl Host {
         let (stop_sender, stop_receiver) = watch::channel(false);
         let stop = Arc::new(stop_sender);
         let ending = Ending {
+            gate: Arc::clone(&gate),
             journal: Arc::clone(&journal),
             state: state_sender,
             _stop: Arc::clone(&stop),
@@ -159,12 +191,13 @@ impl Host {
         };
         if Engine::same(self.loader.engine(), module.pre().module().engine()) {
             let (pre, entry) = (module.pre().clone(), module.entry());
-            runtime.spawn(supervise(ending, stop_receiver, pre, entry, Arc::clone(&counters), guest, failures));
+            let life = supervise(ending, stop_receiver.clone(), pre, entry, Arc::clone(&counters), guest, failures);
+            self.pool.start(Resident::new(life, Arc::clone(&turn), Arc::clone(&counters), stop_receiver));
         } else {
             // Nobody would tick for it here.
             ending.say(State::Failed(Failure::Start("the module was compiled by another host".to_owned())));
         }
-        Workflow { name, counters, journal, state, stop }
+        Workflow { name, counters, gate, journal, state, stop, pool: Arc::clone(&self.pool), turn }
     }
 
     /// Stops all workflows and waits until they have ended and their last lines are logged: milliseconds, unless a
@@ -178,9 +211,8 @@ impl Host {
     }
 
     fn shut_down(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.pool.close();
+        self.runtime = None;
         self.core = None;
     }
 }
@@ -191,13 +223,12 @@ impl Drop for Host {
     }
 }
 
-/// The load-time checks alone, with the default [`HostOptions`]: what the module is, if it could be run. `name` is what
-/// errors call it. Blocks like [`Host::compile`].
+/// The load-time checks alone, compiling included: what the module is, if it could be run by a host with these options. `name`
+/// is what errors call it. Blocks like [`Host::compile`]. With [`HostOptions::cache_dir`] a host finds there what was compiled.
 ///
 /// # Errors
 /// All that is wrong with the module.
-pub fn check(name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
-    let options = HostOptions::default();
-    let loader = Loader::new(&options).map_err(|error| LoadError::no_engine(name, &error))?;
-    Ok(loader.load(name, bytes, &options)?.report().clone())
+pub fn check(options: &HostOptions, name: &str, bytes: &[u8]) -> Result<Report, LoadError> {
+    let loader = Loader::new(options).map_err(|error| LoadError::no_engine(name, &error))?;
+    Ok(loader.load(name, bytes, options)?.report().clone())
 }

@@ -96,12 +96,15 @@ async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Res
     open(caller)?;
     let guest = caller.data_mut();
     guest.end_reaction();
+    guest.handles.pass_gate().await.map_err(|relieved| Failed::Guest(relieved.into()))?;
     let arrived = match guest.handles.poll(handle) {
         Step::Give(arrived) => Some(arrived),
         Step::Nothing => None,
         Step::Sleep(mut waits) => {
             guest.counters.sleeps.add(1);
+            guest.counters.asleep.set(1);
             waits.run(&*guest.world, &guest.ticker, sleep).await;
+            guest.counters.asleep.set(0);
             guest.handles.after_sleep(&waits)
         }
     };

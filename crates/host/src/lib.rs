@@ -4,6 +4,8 @@
 
 mod bucket;
 mod check;
+mod deployments;
+mod gate;
 mod guest;
 mod host;
 mod imports;
@@ -11,16 +13,21 @@ mod journal;
 mod module;
 mod options;
 mod poll;
+mod pool;
 mod reactions;
 mod restarts;
 mod stats;
 mod text;
 mod ticker;
+mod versions;
 mod wasi;
 mod workflow;
 mod world;
 
 pub use check::{Entry, LoadError, Problem, Report};
+pub use deployments::{
+    DeployChange, DeployError, DeployOptions, Deployment, Deployments, Feed, NAME_BYTES_MAX, Site, check_name,
+};
 pub use futures_util::future::BoxFuture;
 pub use host::{Host, HostError, check};
 pub use module::Module;
@@ -29,5 +36,6 @@ pub use reactions::Reactions;
 pub use restarts::RestartOptions;
 pub use slung_abi::HttpMethod;
 pub use stats::{Calls, Stats};
+pub use versions::Version;
 pub use workflow::{Failure, State, Workflow};
 pub use world::{NewEvent, Refusal, World};

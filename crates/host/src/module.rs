@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use slung_abi::{FUNCTIONS, IMPORT_MODULE, ValueType};
 use wasmtime::{
-    Config, Engine, ExternType, FuncType, InstancePre, Linker, Store, ValType, WasmBacktraceDetails, WasmFeatures,
+    Cache, CacheConfig, Config, Engine, ExternType, FuncType, InstancePre, Linker, Store, ValType,
+    WasmBacktraceDetails, WasmFeatures,
 };
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
@@ -45,7 +46,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(options: &HostOptions) -> wasmtime::Result<Self> {
-        let engine = Engine::new(&config())?;
+        let engine = Engine::new(&config(options)?)?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
         imports::add_to_linker(&mut linker, Duration::from_millis(options.poll_sleep_ms_max.max(1)))?;
@@ -80,8 +81,13 @@ impl Loader {
 
 /// The engine's settings. The reservation of 4 GiB of address space for each memory is left as it is: with less, every
 /// access is checked, which costs up to 2.8 times.
-fn config() -> Config {
+fn config(options: &HostOptions) -> wasmtime::Result<Config> {
     let mut config = Config::new();
+    if let Some(dir) = &options.cache_dir {
+        let mut cache = CacheConfig::new();
+        cache.with_directory(dir);
+        config.cache(Some(Cache::new(cache)?));
+    }
     config.epoch_interruption(true);
     config.max_wasm_stack(WASM_STACK_BYTES_MAX);
     config.async_stack_size(ASYNC_STACK_BYTES);
@@ -102,7 +108,7 @@ fn config() -> Config {
         | WasmFeatures::STACK_SWITCHING
         | WasmFeatures::WIDE_ARITHMETIC;
     config.wasm_features(off, false);
-    config
+    Ok(config)
 }
 
 /// Names and types of all that a module may import: the ABI's table, and what WASI preview 1 consists of.

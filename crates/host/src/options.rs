@@ -1,6 +1,8 @@
 //! What can be set, with unit, default and reason.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use slung_abi::limits;
 
@@ -18,10 +20,12 @@ pub(crate) const WASI_CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Options of a [`Host`](crate::Host), the same for all of its workflows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostOptions {
-    /// Threads that run guests; by default one for each processor. A guest in an endless loop takes its share of them.
+    /// Threads that run guests, and again as many of the lowest priority for those that compute for long in one go; by default one
+    /// for each processor.
     pub worker_threads: NonZeroUsize,
-    /// After so many milliseconds of computing a guest lets another run, at least 1; by default 1. Longer costs less (0.1 % at 1)
-    /// and makes guests beside a busy one wait longer.
+    /// A guest that computes for longer than this and twice this in one go is moved to the threads of low priority, where each
+    /// computes for so long in turn, milliseconds, at least 1; by default 1. Longer costs less (0.1 % at 1) and makes guests
+    /// beside a busy one wait longer.
     pub epoch_tick_ms: u64,
     /// The longest that `u_poll_handle` sleeps when nothing arrives, milliseconds, at least 1; by default 1,000.
     pub poll_sleep_ms_max: u64,
@@ -33,6 +37,9 @@ pub struct HostOptions {
     pub table_elements_max: usize,
     /// Size of a module, bytes; by default 10 MiB, which compiles in a few seconds. Larger ones are refused.
     pub module_bytes_max: usize,
+    /// Where what was compiled is kept, an absolute path, so that the same module is there in a millisecond the next time; by
+    /// default nowhere. Nobody else may be able to write there: what lies there is run. It is bounded by wasmtime, to 512 MiB.
+    pub cache_dir: Option<PathBuf>,
     /// Live queries that a workflow may have at a time; by default [`limits::HANDLES_MAX`].
     pub handles_max: usize,
     /// Lines that a workflow has said or caused and that wait to be logged; by default 256. They are logged at least 100
@@ -51,10 +58,17 @@ impl Default for HostOptions {
             memory_bytes_max: 64 * 1024 * 1024,
             table_elements_max: 100_000,
             module_bytes_max: 10 * 1024 * 1024,
+            cache_dir: None,
             handles_max: limits::HANDLES_MAX,
             log_lines_max: 256,
             log_line_bytes_max: 4_096,
         }
+    }
+}
+
+impl HostOptions {
+    pub(crate) fn tick(&self) -> Duration {
+        Duration::from_millis(self.epoch_tick_ms.max(1))
     }
 }
 

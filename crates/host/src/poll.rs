@@ -1,12 +1,13 @@
 //! A workflow's handles, and the rules by which `u_poll_handle` answers at once or sleeps.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::gate::{Gate, Relieved};
 use crate::ticker::Ticker;
 use crate::world::World;
 
@@ -26,8 +27,10 @@ struct Handle {
 /// unknown or its own.
 pub(crate) struct Handles {
     world: Arc<dyn World>,
-    open: HashMap<u64, Handle>,
+    /// In the order of their numbers: few, and looked up with each poll, for which hashing costs more.
+    open: BTreeMap<u64, Handle>,
     handles_max: usize,
+    gate: Arc<Gate>,
     last: u64,
     /// Counts polls.
     turn: u64,
@@ -66,8 +69,9 @@ enum Until {
 }
 
 impl Handles {
-    pub(crate) fn new(world: Arc<dyn World>, handles_max: usize) -> Self {
-        Self { world, open: HashMap::new(), handles_max, last: 0, turn: 0, unknown_polled: 0, event: Vec::new() }
+    pub(crate) fn new(world: Arc<dyn World>, handles_max: usize, gate: Arc<Gate>) -> Self {
+        let open = BTreeMap::new();
+        Self { world, open, handles_max, gate, last: 0, turn: 0, unknown_polled: 0, event: Vec::new() }
     }
 
     /// Registers a live query; the guest's number of it.
@@ -91,6 +95,18 @@ impl Handles {
     /// Whether the workflow has that handle.
     pub(crate) fn check(&self, handle: u64) -> Result<(), String> {
         if self.open.contains_key(&handle) { Ok(()) } else { Err(unknown(handle)) }
+    }
+
+    /// To be passed before each poll.
+    ///
+    /// # Errors
+    /// The guest ends here: another version of it goes on.
+    #[inline]
+    pub(crate) async fn pass_gate(&self) -> Result<(), Relieved> {
+        if self.gate.is_open() {
+            return Ok(());
+        }
+        self.gate.pass(|| self.open.values().any(|handle| self.world.has_waiting(handle.id))).await
     }
 
     /// Polls a handle.
@@ -310,7 +326,7 @@ mod tests {
     impl Guest {
         fn new(count: usize) -> Self {
             let world = Arc::<Queues>::default();
-            let mut handles = Handles::new(world.clone(), 100);
+            let mut handles = Handles::new(world.clone(), 100, Gate::open().into());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             for handle in 1..=count as u64 {
                 assert_eq!(runtime.block_on(handles.subscribe("q")), Ok(handle));

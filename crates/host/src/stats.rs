@@ -32,7 +32,10 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) event_bytes: Counter,
     pub(crate) sleeps: Counter,
+    /// 1 while a poll sleeps.
+    pub(crate) asleep: Counter,
     pub(crate) busy_nanos: Counter,
+    pub(crate) demotions: Counter,
     pub(crate) memory_bytes: Counter,
     pub(crate) memory_bytes_max: Counter,
     pub(crate) writes_refused: Counter,
@@ -67,8 +70,10 @@ pub struct Stats {
     pub calls: [Calls; FUNCTIONS.len()],
     /// How often a poll slept.
     pub sleeps: u64,
-    /// Time on a thread, host functions included: near the processor time as long as the threads are not crowded out.
+    /// Processor time, host functions included, as near as it is told without asking the system at each event.
     pub busy: Duration,
+    /// How often it was moved to the threads of low priority, as it computed for too long in one go.
+    pub demotions: u64,
     /// Since when its present instance runs; `None` while there is none.
     pub uptime: Option<Duration>,
     /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
@@ -89,8 +94,37 @@ pub struct Stats {
     pub log_lines_dropped: u64,
 }
 
+impl Default for Stats {
+    fn default() -> Self {
+        Counters::default().stats(0)
+    }
+}
+
+impl Stats {
+    /// Becomes what this one and a later one of the same workflow have done together. Uptime and memory are the later one's.
+    pub(crate) fn go_on(&mut self, later: &Self) {
+        self.events += later.events;
+        self.event_bytes += later.event_bytes;
+        for (calls, later) in self.calls.iter_mut().zip(later.calls) {
+            calls.ok += later.ok;
+            calls.failed += later.failed;
+        }
+        self.sleeps += later.sleeps;
+        self.busy += later.busy;
+        self.demotions += later.demotions;
+        self.uptime = later.uptime;
+        self.memory_bytes = later.memory_bytes;
+        self.memory_bytes_max = self.memory_bytes_max.max(later.memory_bytes_max);
+        self.reactions.go_on(&later.reactions);
+        self.writes_refused += later.writes_refused;
+        self.http_calls_refused += later.http_calls_refused;
+        self.restarts += later.restarts;
+        self.log_lines_dropped += later.log_lines_dropped;
+    }
+}
+
 impl Counters {
-    /// Time on a thread.
+    /// Processor time.
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.get())
     }
@@ -104,6 +138,11 @@ impl Counters {
     /// An instance runs since then, or none does.
     pub(crate) fn runs_since(&self, since: Option<Instant>) {
         *self.runs_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Calls of host functions so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.ok.iter().chain(&self.failed).map(Counter::get).sum()
     }
 
     pub(crate) fn count(&self, function: HostFunction, ok: bool) {
@@ -122,6 +161,7 @@ impl Counters {
             }),
             sleeps: self.sleeps.get(),
             busy: self.busy(),
+            demotions: self.demotions.get(),
             uptime: runs_since.map(|since| since.elapsed()),
             memory_bytes: self.memory_bytes.get(),
             memory_bytes_max: self.memory_bytes_max.get(),

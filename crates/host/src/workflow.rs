@@ -1,21 +1,21 @@
 //! One running workflow: its life from instantiation to its end, and the handle to it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slung_abi::CallResult;
 use tokio::sync::watch;
-use wasmtime::{InstancePre, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{InstancePre, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::check::Entry;
+use crate::gate::{Gate, Relieved};
 use crate::guest::Guest;
 use crate::host::Core;
 use crate::journal::{Journal, Source, printable};
 use crate::options::WASI_CALL_BYTES_MAX;
+use crate::pool::{Pool, Turn};
 use crate::restarts::Failures;
 use crate::stats::{Counters, Stats};
 
@@ -23,6 +23,10 @@ use crate::stats::{Counters, Stats};
 const MESSAGE_BYTES_MAX: usize = 400;
 /// Functions of a trap's backtrace that are kept, innermost first.
 const FRAMES_MAX: usize = 16;
+
+/// Between two looks at whether a workflow has taken what waited for it.
+const DRAIN_PAUSE_MIN: Duration = Duration::from_micros(100);
+const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// What has become of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,14 +106,17 @@ impl fmt::Display for State {
     }
 }
 
-/// A workflow that was started. Dropping the handle leaves it running.
-#[derive(Debug)]
+/// A workflow that was started. Dropping the handle leaves it running; clones are handles of the same.
+#[derive(Debug, Clone)]
 pub struct Workflow {
     pub(crate) name: String,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) stop: Arc<watch::Sender<bool>>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) turn: Arc<Turn>,
 }
 
 impl Workflow {
@@ -132,6 +139,40 @@ impl Workflow {
     /// a few milliseconds later, see [`wait`](Self::wait). One that has ended stays what it is.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+        self.pool.hurry(&self.turn);
+    }
+
+    /// Waits until it polls for the first time, or has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn first_poll(&self) {
+        tokio::select! {
+            () = self.gate.arrival() => {}
+            _ = self.wait() => {}
+        }
+    }
+
+    /// Lets it take what waits for it, and ends it then, or after that time. Nothing may arrive for it any more. Answers
+    /// whether it has taken everything.
+    pub(crate) async fn drain(&self, waits: impl Fn() -> bool, longest: Duration) -> bool {
+        self.gate.close();
+        let until = tokio::time::Instant::now() + longest;
+        let mut pause = DRAIN_PAUSE_MIN;
+        while !self.state().is_final() && tokio::time::Instant::now() < until {
+            let is_pausing = matches!(self.state(), State::Restarting(_));
+            // It would sleep on for up to a second, or longer.
+            if is_pausing || (self.counters.asleep.get() != 0 && !waits()) {
+                break;
+            }
+            // Woken by its end, it is not: between two looks it may also have gone to sleep.
+            let _ = tokio::time::timeout(pause, self.wait()).await;
+            pause = (pause * 2).min(DRAIN_PAUSE_MAX);
+        }
+        let taken = !waits();
+        self.stop();
+        self.wait().await;
+        taken
     }
 
     /// Waits until it has ended, and says how. By then its instance and its [`World`](crate::World) are dropped and its
@@ -150,6 +191,7 @@ impl Workflow {
 
 /// Says how a workflow ended, whatever ends its task.
 pub(crate) struct Ending {
+    pub(crate) gate: Arc<Gate>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) state: watch::Sender<State>,
     /// Kept so that the workflow can be stopped even if nobody holds its handle.
@@ -207,8 +249,14 @@ async fn run_again(
     mut failures: Option<Failures>,
 ) -> State {
     loop {
-        let state = timed(run(pre.clone(), entry, guest()), counters).await;
+        let guest = guest();
+        let turn = Arc::clone(&guest.turn);
+        let state = turn.timed(run(pre.clone(), entry, guest), counters).await;
         let (State::Failed(failure), Some(failures)) = (&state, &mut failures) else { return state };
+        if !ending.gate.is_open() {
+            // Who has shut it is told, and decides: it never came to its first poll, or another version goes on.
+            return state;
+        }
         let Some(pause) = failures.add(Instant::now()) else {
             ending.journal.push(Source::Died, &failures.too_many());
             return state;
@@ -230,10 +278,7 @@ async fn run(pre: InstancePre<Guest>, entry: Entry, guest: Guest) -> State {
     store.limiter(|guest| &mut guest.limits);
     store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|context| {
-        context.data().admit_computing()?;
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-    });
+    store.epoch_deadline_callback(|mut context| context.data_mut().tick());
     match enter(&mut store, &pre, entry).await {
         Ok(CallResult::Done) => State::Done,
         Ok(CallResult::Error) => State::Failed(Failure::Error),
@@ -267,6 +312,9 @@ async fn enter(store: &mut Store<Guest>, pre: &InstancePre<Guest>, entry: Entry)
 struct UnknownCode(i32);
 
 fn ended_by(error: &wasmtime::Error) -> State {
+    if error.downcast_ref::<Relieved>().is_some() {
+        return State::Stopped;
+    }
     if let Some(&UnknownCode(code)) = error.downcast_ref() {
         return State::Failed(Failure::Unknown(code));
     }
@@ -285,18 +333,6 @@ fn ended_by(error: &wasmtime::Error) -> State {
         None => format!("function {}", frame.func_index()),
     });
     State::Failed(Failure::Trap { message: printable(&message, MESSAGE_BYTES_MAX), functions: functions.collect() })
-}
-
-/// Adds the time that the future takes on a thread.
-async fn timed<F: Future>(future: F, counters: &Counters) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        let start = Instant::now();
-        let polled = future.as_mut().poll(context);
-        counters.busy_nanos.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        polled
-    })
-    .await
 }
 
 /// While it lives, a guest needs ticks, and its uptime counts.

@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{Backend, Buckets, Counters, Deleted, IN_FLIGHT_BYTES_MAX, Memory, Place, PointsPage, Producers};
-use slung_net::{QUEUE_BYTES_MAX, QueryAnswer, QueryRefused, Server, ServerOptions, Updates, WriteRefused};
+use slung_net::{QUEUE_BYTES_MAX, QueryAnswer, QueryRefused, Server, ServerOptions, Updates, WorkflowChange};
+use slung_net::{WorkflowLog, WorkflowRefused, WorkflowStatus, WriteRefused};
 use tokio::sync::watch;
 
 /// The longest message, bytes: as long as any that the suites send.
@@ -91,6 +92,22 @@ impl Backend for Nothing {
 
     fn live(&self, _: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>> {
         nothing()
+    }
+
+    fn workflows(&self) -> Vec<WorkflowStatus> {
+        Vec::new()
+    }
+
+    fn workflow(&self, _: &str) -> Option<WorkflowStatus> {
+        None
+    }
+
+    fn change_workflow(&self, _: &str, _: WorkflowChange) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>> {
+        std::future::ready(Err(WorkflowRefused::Conflict("this is an echo".to_owned()))).boxed()
+    }
+
+    fn workflow_log(&self, _: &str, _: usize, _: bool) -> Result<WorkflowLog, WorkflowRefused> {
+        Err(WorkflowRefused::NotFound("this is an echo".to_owned()))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {

@@ -8,6 +8,8 @@ use futures_util::stream::BoxStream;
 use slung_model::{Point, ProducerId, Seq, SeriesId, SeriesKey, TimeRange};
 use tokio::sync::watch;
 
+use crate::workflows::{WorkflowChange, WorkflowLog, WorkflowRefused, WorkflowStatus};
+
 /// What stands behind the sockets. Every method is called on the network's own threads and must not
 /// block them; the futures of those that read or delete neither.
 pub trait Backend: Send + Sync + 'static {
@@ -82,6 +84,27 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`QueryRefused`], also where the range is one that no live query can have.
     fn live(&self, text: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>>;
+
+    /// All workflows, by name.
+    fn workflows(&self) -> Vec<WorkflowStatus>;
+
+    /// One workflow; `None` where there is none of that name.
+    fn workflow(&self, name: &str) -> Option<WorkflowStatus>;
+
+    /// Does something with a workflow; its name was checked with [`crate::check_workflow_name`]. Answers how it is then, or
+    /// was before it was removed. The future is polled to its end, whether somebody still waits for the answer or not.
+    fn change_workflow(
+        &self,
+        name: &str,
+        change: WorkflowChange,
+    ) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>>;
+
+    /// The last `lines` lines that are kept of a workflow's log; with `follow` also those that come then, until the workflow
+    /// is removed, and without it the stream ends behind them.
+    ///
+    /// # Errors
+    /// [`WorkflowRefused::NotFound`].
+    fn workflow_log(&self, name: &str, lines: usize, follow: bool) -> Result<WorkflowLog, WorkflowRefused>;
 
     /// Whether writes are accepted.
     ///

@@ -20,6 +20,7 @@ mod stall;
 mod stats;
 pub mod v1;
 pub mod wire;
+mod workflows;
 
 pub use backend::{
     Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
@@ -34,3 +35,8 @@ pub use outbound::{
 pub use producers::{ProducerInfo, Producers, QUEUE_BYTES_MAX, WritebackError};
 pub use server::{Server, ServerOptions};
 pub use stats::{Counters, FrameRefusal, OutboundOutcome, Route, Stats, WritebackFailure};
+pub use workflows::{
+    ENV_NAME_BYTES_MAX, ENV_VALUE_BYTES_MAX, ENV_VARIABLES_MAX, LogEntry, LogLevel, LogLine, LogSource,
+    WORKFLOW_NAME_BYTES_MAX, WorkflowCalls, WorkflowChange, WorkflowLog, WorkflowReaction, WorkflowRefused,
+    WorkflowState, WorkflowStatus, WorkflowVersion, check_env, check_workflow_name,
+};

@@ -1,4 +1,5 @@
-//! The updates of a live query as the body of an HTTP answer: server-sent events, for as long as both sides are there.
+//! The body of an HTTP answer that has no end of its own, a live query's updates or a workflow's log: it goes on for as long as
+//! both sides are there.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,34 +9,33 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use hyper::body::{Body, Frame};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::backend::Updates;
 use crate::server::Shared;
 use crate::stats::{Counters, add};
 
-/// What is sent so that something is: a comment, which every reader of events skips.
-const KEEP_ALIVE: &[u8] = b":\n\n";
-
-/// One stream of events. HTTP asks it for the next as the socket takes them, and it asks its query no sooner, so that a
-/// slow reader makes nothing grow here. Ends with the query, or when the server does.
-pub(crate) struct Events {
-    updates: Updates,
+/// One stream. HTTP asks it for the next piece as the socket takes them, and it asks whoever makes them no sooner, so that a
+/// slow reader makes nothing grow here. Ends with what it streams, or when the server does.
+pub(crate) struct Streamed {
+    pieces: BoxStream<'static, Bytes>,
     keep_alive: Interval,
+    /// What is sent where there is nothing to send for that long.
+    filler: &'static [u8],
     stopped: BoxFuture<'static, ()>,
     counters: Arc<Counters>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Events {
+impl Streamed {
     /// `stop` turns true when the server ends.
     pub(crate) fn new(
         shared: &Shared,
-        updates: Updates,
+        pieces: impl Stream<Item = Bytes> + Send + 'static,
+        filler: &'static [u8],
         place: OwnedSemaphorePermit,
         mut stop: watch::Receiver<bool>,
     ) -> Self {
@@ -47,17 +47,17 @@ impl Events {
         let counters = Arc::clone(&shared.counters);
         add(&counters.live_streams_total, 1);
         add(&counters.live_streams_now, 1);
-        Self { updates, keep_alive, stopped, counters, _place: place }
+        Self { pieces: pieces.boxed(), keep_alive, filler, stopped, counters, _place: place }
     }
 }
 
-impl Drop for Events {
+impl Drop for Streamed {
     fn drop(&mut self) {
         self.counters.live_streams_now.fetch_sub(1, Relaxed);
     }
 }
 
-impl Body for Events {
+impl Body for Streamed {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -68,15 +68,12 @@ impl Body for Events {
         if self.stopped.poll_unpin(context).is_ready() {
             return Poll::Ready(None);
         }
-        let bytes = match self.updates.poll_next_unpin(context) {
-            Poll::Ready(Some(json)) => {
-                add(&self.counters.live_updates, 1);
-                Bytes::from([b"data: ", &json[..], b"\n\n"].concat())
-            }
+        let bytes = match self.pieces.poll_next_unpin(context) {
+            Poll::Ready(Some(piece)) => piece,
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
                 ready!(self.keep_alive.poll_tick(context));
-                Bytes::from_static(KEEP_ALIVE)
+                Bytes::from_static(self.filler)
             }
         };
         Poll::Ready(Some(Ok(Frame::data(bytes))))

@@ -63,6 +63,9 @@ pub struct ServerOptions {
     /// The body of a request, bytes, before it is decoded. Default 8 MiB: some hundred thousand events; a longer one is
     /// answered 413. Where no body is wanted it is read up to 64 KiB, and thrown away.
     pub body_bytes_max: usize,
+    /// A workflow's module as the body of a request, bytes. Default 10 MiB, some hundred times the module of a small
+    /// workflow; a longer one is answered 413.
+    pub module_bytes_max: usize,
     /// How long a client has to send the body. Default 30 s; then 408.
     pub body_timeout: Duration,
     /// How long a write by HTTP waits for room, and then for the disk. Default 10 s; then 503.
@@ -70,8 +73,8 @@ pub struct ServerOptions {
     /// Questions to history that are answered at once over HTTP, at least 1. Default 32: more would only read from one
     /// another's disk. Others wait.
     pub queries_max: usize,
-    /// Live queries that are streamed over HTTP at once. Default 256: what people and dashboards watch. One more is
-    /// answered 503. Every one costs work with each event that feeds it, and up to a full queue of updates where its
+    /// Live queries and logs that are streamed over HTTP at once. Default 256: what people and dashboards watch. One more is
+    /// answered 503. Every query costs work with each event that feeds it, and up to a full queue of updates where its
     /// reader is slow.
     pub live_streams_max: usize,
     /// How often a live stream tells that it is still there, at least 1 ms. Default 15 s: proxies close what is silent for
@@ -114,6 +117,7 @@ impl Default for ServerOptions {
             header_bytes_max: 16 * 1024,
             header_fields_max: 64,
             body_bytes_max: 8 * 1024 * 1024,
+            module_bytes_max: 10 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
             queries_max: 32,

@@ -151,6 +151,18 @@ labelled! {
         Delete = "/api/v1/delete",
         /// `/api/v1/live`
         Live = "/api/v1/live",
+        /// `/api/v1/workflows`
+        Workflows = "/api/v1/workflows",
+        /// `/api/v1/workflows/NAME`, whatever the name.
+        Workflow = "/api/v1/workflows/{name}",
+        /// `/api/v1/workflows/NAME/rollback`
+        WorkflowRollback = "/api/v1/workflows/{name}/rollback",
+        /// `/api/v1/workflows/NAME/stop`
+        WorkflowStop = "/api/v1/workflows/{name}/stop",
+        /// `/api/v1/workflows/NAME/start`
+        WorkflowStart = "/api/v1/workflows/{name}/start",
+        /// `/api/v1/workflows/NAME/log`
+        WorkflowLog = "/api/v1/workflows/{name}/log",
         /// `/metrics`
         Metrics = "/metrics",
         /// Any other path.
@@ -342,13 +354,13 @@ pub struct Stats {
     /// Messages to producers that did not go out, by the label of [`WritebackFailure`]; every label is there.
     /// `connection_lost` was counted as sent before.
     pub writebacks_failed: Vec<(&'static str, u64)>,
-    /// Live queries whose updates are streamed over HTTP.
+    /// Live queries and logs that are streamed over HTTP.
     pub live_streams_now: u64,
     /// Those that were begun.
     pub live_streams_total: u64,
     /// Those that were answered 503, because there were too many.
     pub live_streams_refused: u64,
-    /// Updates that went into such a stream.
+    /// Updates of live queries that went into such a stream.
     pub live_updates: u64,
     /// HTTP requests by the label of [`Route`] and the class of the status (`2xx`); only those that occurred.
     pub http_requests: Vec<(&'static str, &'static str, u64)>,

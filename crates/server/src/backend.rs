@@ -9,7 +9,7 @@ use slung_engine::Engine;
 use slung_model::{Op, Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{
     Backend, Bucket, Buckets, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage, Updates,
-    WriteRefused,
+    WorkflowChange, WorkflowLog, WorkflowRefused, WorkflowStatus, WriteRefused,
 };
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -17,13 +17,16 @@ use tracing::info;
 
 use crate::metrics::Metrics;
 use crate::show::count;
+use crate::site::Deployments;
 use crate::watch::{Watch, WatchCounters};
+use crate::workflows::status;
 
 /// The engine as the network uses it.
 pub(crate) struct EngineBackend {
     engine: Arc<Engine>,
     durable: watch::Receiver<Seq>,
     commit_interval: Duration,
+    workflows: Deployments,
     metrics: Metrics,
     watched: Arc<WatchCounters>,
 }
@@ -34,10 +37,11 @@ impl EngineBackend {
         engine: Arc<Engine>,
         durable: watch::Receiver<Seq>,
         commit_interval: Duration,
+        workflows: Deployments,
         metrics: Metrics,
         watched: Arc<WatchCounters>,
     ) -> Self {
-        Self { engine, durable, commit_interval, metrics, watched }
+        Self { engine, durable, commit_interval, workflows, metrics, watched }
     }
 
     /// Parses a query and does something with it that may read from disk, away from the runtime's own threads. What was begun
@@ -190,6 +194,31 @@ impl Backend for EngineBackend {
         }
         let (engine, watched) = (Arc::clone(&self.engine), Arc::clone(&self.watched));
         self.blocking(text, move |_, query| Ok(Watch::new(engine, query, watched)?.boxed()))
+    }
+
+    fn workflows(&self) -> Vec<WorkflowStatus> {
+        self.workflows.list().into_iter().map(status).collect()
+    }
+
+    fn workflow(&self, name: &str) -> Option<WorkflowStatus> {
+        self.workflows.get(name).map(status)
+    }
+
+    fn change_workflow(
+        &self,
+        name: &str,
+        change: WorkflowChange,
+    ) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>> {
+        let name = name.to_owned();
+        async move {
+            let changed = self.workflows.change(&name, crate::workflows::change(change)).await;
+            changed.map(status).map_err(crate::workflows::refused)
+        }
+        .boxed()
+    }
+
+    fn workflow_log(&self, name: &str, _: usize, _: bool) -> Result<WorkflowLog, WorkflowRefused> {
+        Err(WorkflowRefused::NotFound(format!("there is no workflow {name}")))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {

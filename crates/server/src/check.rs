@@ -9,6 +9,6 @@ use crate::cli::CheckArgs;
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let path = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {path}"))?;
-    println!("{}", slung_host::check(&path, &bytes)?);
+    println!("{}", slung_host::check(&slung_host::HostOptions::default(), &path, &bytes)?);
     Ok(())
 }

@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Check that a WebAssembly module is a workflow that this server would load, without running it.
     Check(CheckArgs),
+    /// Compile the module on stdin into the cache: what the server runs for each module that is deployed, before it takes it.
+    #[command(hide = true)]
+    TryOut(TryOutArgs),
     /// Watch a workflow raise alerts on a real machine's temperatures, and judge it against the labelled failures.
     Demo(DemoArgs),
 }
@@ -183,6 +186,17 @@ pub(crate) struct InspectArgs {
     /// Print it as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `slung try-out`
+#[derive(Debug, Args)]
+pub(crate) struct TryOutArgs {
+    /// Where what was compiled goes.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// What errors call the module.
+    #[arg(long)]
+    pub(crate) name: String,
 }
 
 /// `slung verify`

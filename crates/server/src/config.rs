@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
-use slung_host::StartOptions;
 use slung_net::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, ServerOptions};
 
 use crate::cli::ServeArgs;
-
-/// Longest name of a workflow, bytes: it is a label in logs and metrics.
-const WORKFLOW_NAME_BYTES_MAX: usize = 64;
+use crate::workflow_config::WorkflowConfig;
 
 /// Everything that `slung serve` needs to know.
 #[derive(Debug, PartialEq)]
@@ -27,7 +24,7 @@ pub(crate) struct Config {
     pub(crate) allow_hosts: Vec<String>,
     /// Whether they may call those without a rule in `allow_hosts`.
     pub(crate) allow_public: bool,
-    /// The workflows to run, by name.
+    /// What is said of workflows, by name: those to run that have a file, and of others how they run once they are deployed.
     pub(crate) workflows: BTreeMap<String, WorkflowConfig>,
     /// How the history is kept.
     pub(crate) store: slung_store::Options,
@@ -53,55 +50,6 @@ impl Default for NetworkConfig {
         let (queue_bytes_max, in_flight_bytes_max) = (QUEUE_BYTES_MAX, IN_FLIGHT_BYTES_MAX);
         Self { server: ServerOptions::default(), queue_bytes_max, in_flight_bytes_max }
     }
-}
-
-/// One workflow.
-#[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WorkflowConfig {
-    /// The module; relative to the configuration file's directory where it stands there.
-    pub(crate) file: PathBuf,
-    /// Its environment variables.
-    #[serde(default)]
-    pub(crate) env: BTreeMap<String, String>,
-    /// Events that it may write in a second; more are refused to it.
-    #[serde(default = "writes_per_second_max")]
-    pub(crate) writes_per_second_max: NonZeroU32,
-    /// HTTP requests that it may make in a second; more are refused to it.
-    #[serde(default = "http_calls_per_second_max")]
-    pub(crate) http_calls_per_second_max: NonZeroU32,
-    /// How long it may compute without calling a host function, milliseconds; it is ended then.
-    #[serde(default = "compute_ms_max")]
-    pub(crate) compute_ms_max: NonZeroU32,
-    /// Whether it may answer producers of which it has seen no event.
-    #[serde(default)]
-    pub(crate) answers_anybody: bool,
-}
-
-impl WorkflowConfig {
-    /// That module, and everything else as by default.
-    pub(crate) fn new(file: PathBuf) -> Self {
-        Self {
-            file,
-            env: BTreeMap::new(),
-            writes_per_second_max: writes_per_second_max(),
-            http_calls_per_second_max: http_calls_per_second_max(),
-            compute_ms_max: compute_ms_max(),
-            answers_anybody: false,
-        }
-    }
-}
-
-fn writes_per_second_max() -> NonZeroU32 {
-    StartOptions::default().writes_per_second_max
-}
-
-fn compute_ms_max() -> NonZeroU32 {
-    StartOptions::default().compute_ms_max
-}
-
-fn http_calls_per_second_max() -> NonZeroU32 {
-    StartOptions::default().http_calls_per_second_max
 }
 
 impl Default for Config {
@@ -384,14 +332,11 @@ impl Config {
                 bail!("--workflow {name} is given twice");
             }
             // What else the file says stays: the flag replaces the module, as when a new build is tried.
-            let workflow = config.workflows.entry(name.clone());
-            workflow.or_insert_with(|| WorkflowConfig::new(PathBuf::new())).file.clone_from(file);
+            config.workflows.entry(name.clone()).or_default().file = Some(file.clone());
         }
-        for name in config.workflows.keys() {
-            let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-            if !word || name.is_empty() || name.len() > WORKFLOW_NAME_BYTES_MAX {
-                bail!("{name:?} is no workflow name: 1 to {WORKFLOW_NAME_BYTES_MAX} of A-Z a-z 0-9 - _ . are");
-            }
+        for (name, workflow) in &config.workflows {
+            slung_host::check_name(name).map_err(|error| anyhow!(error))?;
+            workflow.check().with_context(|| format!("workflow {name}"))?;
         }
         Ok(config)
     }
@@ -402,7 +347,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
     let mut file: File = toml::from_str(&text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for workflow in file.workflows.values_mut() {
-        workflow.file = folder.join(&workflow.file);
+        workflow.start_from(folder);
     }
     file.data = file.data.map(|data| folder.join(data));
     Ok(file)
@@ -424,7 +369,7 @@ mod tests {
             }
         };
         relative(&mut config.data);
-        config.workflows.values_mut().for_each(|workflow| relative(&mut workflow.file));
+        config.workflows.values_mut().filter_map(|workflow| workflow.file.as_mut()).for_each(relative);
         Ok(config)
     }
 
@@ -453,7 +398,7 @@ mod tests {
         assert_eq!(config.listen.port(), 9);
         assert!(!config.allow_public);
         assert_eq!(config.data, PathBuf::from("here"));
-        assert_eq!(config.workflows["alert"].file, PathBuf::from("alert.wasm"));
+        assert_eq!(config.workflows["alert"].file, Some(PathBuf::from("alert.wasm")));
 
         let flags = ServeArgs {
             listen: Some("127.0.0.1:10".parse().unwrap()),
@@ -466,13 +411,13 @@ mod tests {
         assert_eq!(config.listen.port(), 10);
         assert_eq!(config.allow_hosts, ["localhost:9000", "10.0.0.0/8"]);
         assert!(config.allow_public);
-        assert_eq!(config.workflows["alert"].file, PathBuf::from("new.wasm"));
+        assert_eq!(config.workflows["alert"].file, Some(PathBuf::from("new.wasm")));
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
         assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
         assert_eq!(config.workflows["alert"].compute_ms_max.get(), 7);
         assert!(config.workflows["alert"].answers_anybody && !config.workflows["other"].answers_anybody);
-        assert_eq!(config.workflows["other"], WorkflowConfig::new("other.wasm".into()));
+        assert_eq!(config.workflows["other"], WorkflowConfig::of("other.wasm"));
     }
 
     #[test]
@@ -480,7 +425,7 @@ mod tests {
         let error = |text: &str| format!("{:#}", load(text, ServeArgs::default()).unwrap_err());
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
-        assert!(error("[workflows.a]\nenv = {}").contains("file"));
+        assert!(error("[workflows.a]\nallow_hosts = [\"http://a\"]").contains("workflow a: allow_hosts"));
         for key in ["writes_per_second_max", "http_calls_per_second_max", "compute_ms_max"] {
             let none = error(&format!("[workflows.a]\nfile = \"a\"\n{key} = 0"));
             assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
@@ -625,30 +570,24 @@ mod tests {
         assert_eq!(named, default);
         assert!(listen.is_some() && data.is_some() && !allow_hosts.is_empty());
         assert_eq!(allow_public, Some(Config::default().allow_public));
-        assert!(!workflows.is_empty());
-        for workflow in workflows.values() {
-            let WorkflowConfig {
-                file: _,
-                env,
-                writes_per_second_max,
-                http_calls_per_second_max,
-                compute_ms_max,
-                answers_anybody,
-            } = workflow;
-            assert!(!answers_anybody);
-            assert!(!env.is_empty() && *writes_per_second_max == super::writes_per_second_max());
-            assert_eq!(*http_calls_per_second_max, super::http_calls_per_second_max());
-            assert_eq!(*compute_ms_max, super::compute_ms_max());
+        // Serde names the keys that it knows.
+        let error = toml::from_str::<WorkflowConfig>("x = 5").unwrap_err().to_string();
+        for key in error.split('`').skip(3).step_by(2) {
+            assert!(example.contains(&format!("\n{key} = ")), "{key}");
         }
-        for key in [
-            "\nwrites_per_second_max = ",
-            "\nhttp_calls_per_second_max = ",
-            "\ncompute_ms_max = ",
-            "\nanswers_anybody = ",
-        ] {
-            assert!(example.contains(key), "where it is missing, it has its default, too");
-        }
-        for command in crate::cli::Cli::command().get_subcommands() {
+        let alert = &workflows["alert"];
+        assert!(!alert.env.is_empty() && !alert.secrets.is_empty());
+        let named = WorkflowConfig {
+            file: None,
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            queue_updates_max: alert.queue_updates_max.filter(|updates| updates.get() != slung_live::QUEUE_UPDATES_MAX),
+            allow_hosts: None,
+            allow_public: None,
+            ..alert.clone()
+        };
+        assert_eq!(named, WorkflowConfig::default(), "the example has the defaults");
+        for command in crate::cli::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let row = format!("| `slung {}", command.get_name());
             assert!(book.contains(&row), "the table of commands has no row that starts with {row}");
         }

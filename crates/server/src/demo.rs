@@ -13,11 +13,13 @@ use slung_model::SeriesKey;
 use slung_net::client::{PlainProducer, PlainReceiver, PlainSender, Received};
 
 use crate::cli::DemoArgs;
-use crate::config::{Config, WorkflowConfig};
+use crate::config::Config;
 use crate::input::{self, InputEvent};
 use crate::labels::{self, Judge};
 use crate::query::ask;
 use crate::serve::Running;
+use crate::site::Counted;
+use crate::workflow_config::WorkflowConfig;
 
 const WORKFLOW: &str = "threshold-alert";
 /// One hour of readings, every five minutes, smooths what a single one says.
@@ -93,9 +95,18 @@ fn config(args: &DemoArgs, folder: &tempfile::TempDir) -> anyhow::Result<Config>
     Ok(Config {
         listen: "127.0.0.1:0".parse()?,
         data: folder.path().join("data"),
-        workflows: BTreeMap::from([(WORKFLOW.to_owned(), WorkflowConfig { env, ..WorkflowConfig::new(file) })]),
+        workflows: BTreeMap::from([(
+            WORKFLOW.to_owned(),
+            WorkflowConfig { file: Some(file), env, ..WorkflowConfig::default() },
+        )]),
         ..Config::default()
     })
+}
+
+/// What came of the workflow's updates.
+fn counted(running: &Running) -> Counted {
+    let feed = running.workflows.get(WORKFLOW).and_then(|workflow| workflow.feed);
+    feed.map_or_else(Counted::default, |feed| feed.counted())
 }
 
 /// Sends every reading, and takes the alerts until no more come.
@@ -114,8 +125,7 @@ async fn stream(
     let started = Instant::now();
     let mut sender = send(sender, readings, args.rate, &sent_at).await?;
     let took = started.elapsed();
-    let taken = |it: &crate::metrics::RunningWorkflow| it.subscriber.stats().waiting == 0;
-    until("the workflow has taken every update", || running.workflows.iter().all(taken)).await?;
+    until("the workflow has taken every update", || counted(running).waiting == 0).await?;
     while tokio::time::timeout(QUIET, alerted.changed()).await.is_ok() {}
     sender.close().await?;
     Ok((listener.await??, took))
@@ -184,7 +194,7 @@ async fn summary(
     let distinct = readings.iter().map(|reading| reading.timestamp).collect::<HashSet<_>>().len();
     let url = format!("http://{}", running.addr);
     let stored = ask(&url, "COUNT:temperature:[machine=1]").await?["value"].as_f64().unwrap_or_default();
-    let merged: u64 = running.workflows.iter().map(|it| it.subscriber.stats().merged).sum();
+    let merged = counted(running).merged;
     alerts.latencies.sort_unstable();
     let percentile = |percent: usize| match alerts.latencies.len() {
         0 => "none".to_owned(),

@@ -22,8 +22,12 @@ mod metrics;
 mod query;
 mod serve;
 mod show;
+mod site;
+mod try_out;
 mod verify;
 mod watch;
+mod workflow_config;
+mod workflows;
 mod world;
 mod write;
 
@@ -59,6 +63,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Live(args) => live::live(&args).await?,
         Command::Delete(args) => delete::delete(&args).await?,
         Command::Check(args) => check::check(&args)?,
+        Command::TryOut(args) => return try_out::run(&args),
         Command::Inspect(args) => return inspect::inspect(&args),
         Command::Verify(args) => return verify::verify(&args),
         Command::Backup(args) => return copies::backup(&args),

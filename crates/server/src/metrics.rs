@@ -12,19 +12,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use slung_engine::Engine;
-use slung_host::{Reactions, State, Workflow};
-use slung_live::Subscriber;
+use slung_host::{Deployment, Reactions, State};
 use slung_net::{Counters, Memory};
 
+use crate::site::{Counted, Deployments, ServerFeed};
 use crate::watch::WatchCounters;
-
-/// A workflow that was started, and whose updates it reads.
-pub(crate) struct RunningWorkflow {
-    /// How it goes.
-    pub(crate) workflow: Workflow,
-    /// What waits for it.
-    pub(crate) subscriber: Arc<Subscriber>,
-}
 
 /// Renders everything.
 pub(crate) struct Metrics(Registry);
@@ -35,7 +27,7 @@ impl Metrics {
         engine: Arc<Engine>,
         counters: Arc<Counters>,
         memory: Memory,
-        workflows: Arc<[RunningWorkflow]>,
+        workflows: Deployments,
         watched: Arc<WatchCounters>,
     ) -> Self {
         let mut registry = Registry::default();
@@ -55,7 +47,7 @@ struct Owners {
     engine: Arc<Engine>,
     counters: Arc<Counters>,
     memory: Memory,
-    workflows: Arc<[RunningWorkflow]>,
+    workflows: Deployments,
     watched: Arc<WatchCounters>,
 }
 
@@ -192,53 +184,54 @@ impl Owners {
     }
 
     fn workflows(&self, out: &mut Writer) -> fmt::Result {
-        let mut each = |name, help, value: &dyn Fn(&RunningWorkflow) -> u64| {
-            let rows = self.workflows.iter().map(|running| (running.workflow.name(), value(running)));
-            out.counters(name, help, "workflow", rows)
+        let all = self.workflows.list();
+        let counted =
+            |it: &Deployment<ServerFeed>| it.feed.as_ref().map_or_else(Counted::default, |feed| feed.counted());
+        let mut each = |name, help, value: &dyn Fn(&Deployment<ServerFeed>) -> u64| {
+            out.counters(name, help, "workflow", all.iter().map(|it| (it.name.as_str(), value(it))))
         };
-        each("slung_workflow_events", "Events given to the workflow", &|it| it.workflow.stats().events)?;
-        each("slung_workflow_merged", "Updates merged because it is slow", &|it| it.subscriber.stats().merged)?;
-        each("slung_workflow_dropped", "Raw updates dropped because it is slow", &|it| it.subscriber.stats().dropped)?;
+        each("slung_workflow_events", "Events given to the workflow", &|it| it.stats.events)?;
+        each("slung_workflow_merged", "Updates merged because it is slow", &|it| counted(it).merged)?;
+        each("slung_workflow_dropped", "Raw updates dropped because it is slow", &|it| counted(it).dropped)?;
+        each("slung_workflow_late", "Events that were older than a window of it", &|it| counted(it).late)?;
         each("slung_workflow_busy_micros", "Time that it ran, microseconds", &|it| {
-            u64::try_from(it.workflow.stats().busy.as_micros()).unwrap_or(u64::MAX)
+            u64::try_from(it.stats.busy.as_micros()).unwrap_or(u64::MAX)
         })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
-        each("slung_workflow_writes_refused", help, &|it| it.workflow.stats().writes_refused)?;
+        each("slung_workflow_writes_refused", help, &|it| it.stats.writes_refused)?;
         let help = "HTTP requests of the workflow that were refused because they were too many in a second";
-        each("slung_workflow_http_calls_refused", help, &|it| it.workflow.stats().http_calls_refused)?;
+        each("slung_workflow_http_calls_refused", help, &|it| it.stats.http_calls_refused)?;
         let help = "Times that the workflow was started again after it had failed";
-        each("slung_workflow_restarts", help, &|it| it.workflow.stats().restarts)?;
+        each("slung_workflow_restarts", help, &|it| it.stats.restarts)?;
         let help = "Log lines of the workflow that were too many";
-        each("slung_workflow_log_lines_dropped", help, &|it| it.workflow.stats().log_lines_dropped)?;
+        each("slung_workflow_log_lines_dropped", help, &|it| it.stats.log_lines_dropped)?;
 
-        let calls = self.workflows.iter().flat_map(|it| {
-            it.workflow.stats().calls.into_iter().flat_map(move |calls| {
+        let calls = all.iter().flat_map(|it| {
+            it.stats.calls.iter().flat_map(move |calls| {
                 let row = move |outcome, n| {
-                    ([("workflow", it.workflow.name()), ("function", calls.function.name()), ("outcome", outcome)], n)
+                    ([("workflow", it.name.as_str()), ("function", calls.function.name()), ("outcome", outcome)], n)
                 };
                 [row("ok", calls.ok), row("failed", calls.failed)]
             })
         });
         out.labelled("slung_workflow_calls", "Calls of host functions", calls)?;
-        let running =
-            self.workflows.iter().map(|it| (it.workflow.name(), (it.workflow.state() == State::Running).into()));
-        out.gauges("slung_workflow_running", "1 while the workflow runs", "workflow", running)?;
-        let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes));
-        out.gauges("slung_workflow_memory_bytes", "Linear memory of the workflow", "workflow", memory)?;
-        let memory = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().memory_bytes_max));
-        let help = "The most linear memory that the workflow had, before it was started again as well";
-        out.gauges("slung_workflow_memory_most_bytes", help, "workflow", memory)?;
-        let uptime = self.workflows.iter().map(|it| {
-            let uptime = it.workflow.stats().uptime.unwrap_or_default();
-            (it.workflow.name(), uptime.as_secs())
-        });
+        let mut each = |name, help, value: &dyn Fn(&Deployment<ServerFeed>) -> u64| {
+            out.gauges(name, help, "workflow", all.iter().map(|it| (it.name.as_str(), value(it))))
+        };
+        let help = "1 while the workflow runs";
+        each("slung_workflow_running", help, &|it| (it.state == Some(State::Running)).into())?;
+        each("slung_workflow_version", "Version of the workflow; 0 where it is configured with a file", &|it| {
+            it.version.unwrap_or(0)
+        })?;
         let help = "Since when the workflow runs, or runs again; 0 while it does not";
-        out.gauges("slung_workflow_uptime_seconds", help, "workflow", uptime)?;
-        let reactions = self.workflows.iter().map(|it| (it.workflow.name(), it.workflow.stats().reactions));
+        each("slung_workflow_uptime_seconds", help, &|it| it.stats.uptime.unwrap_or_default().as_secs())?;
+        each("slung_workflow_memory_bytes", "Linear memory of the workflow", &|it| it.stats.memory_bytes)?;
+        let help = "The most linear memory that the workflow had, before it was started again as well";
+        each("slung_workflow_memory_most_bytes", help, &|it| it.stats.memory_bytes_max)?;
+        each("slung_workflow_waiting", "Updates that wait for the workflow", &|it| counted(it).waiting)?;
+        let reactions = all.iter().map(|it| (it.name.as_str(), &it.stats.reactions));
         let help = "From the arrival of an event to what the workflow does about it, or else to its next poll";
-        out.reactions("slung_workflow_reaction_seconds", help, reactions)?;
-        let waiting = self.workflows.iter().map(|it| (it.workflow.name(), it.subscriber.stats().waiting as u64));
-        out.gauges("slung_workflow_waiting", "Updates that wait for the workflow", "workflow", waiting)
+        out.reactions("slung_workflow_reaction_seconds", help, reactions)
     }
 }
 
@@ -322,7 +315,7 @@ impl Writer<'_> {
         &mut self,
         name: &str,
         help: &str,
-        rows: impl IntoIterator<Item = (&'l str, Reactions)>,
+        rows: impl IntoIterator<Item = (&'l str, &'l Reactions)>,
     ) -> fmt::Result {
         let mut family = self.descriptor(name, help, MetricType::Histogram)?;
         for (row, reactions) in rows {

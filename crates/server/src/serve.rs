@@ -1,14 +1,16 @@
 //! `slung serve`: engine, network and host put together, started in that order and stopped so that nothing is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use slung_engine::Engine;
-use slung_host::{Host, HostOptions, Module, RestartOptions, StartOptions, World};
+use slung_host::{DeployOptions, Host, Module};
 use slung_model::SystemClock;
 use slung_net::{AllowRule, Counters, HttpClient, Memory, OutboundOptions, Producers, Server};
 use slung_store::{OsVfs, Recovery, Vfs};
@@ -19,13 +21,20 @@ use tracing::{info, warn};
 
 use crate::backend::EngineBackend;
 use crate::cli::ServeArgs;
-use crate::config::{Config, WorkflowConfig};
-use crate::metrics::{Metrics, RunningWorkflow};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::site::{Deployments, ServerSite};
+use crate::try_out::host_options;
 use crate::watch::WatchCounters;
-use crate::world::{Surroundings, WorkflowWorld};
+use crate::workflow_config::WorkflowConfig;
+use crate::world::Surroundings;
 
 /// How often sliding windows are looked at for points that time has left behind; they tell once a second at most.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
+/// What is deployed, in the data directory.
+const WORKFLOWS_DIR: &str = "workflows";
+/// What modules were compiled to, in the data directory.
+const CACHE_DIR: &str = "cache";
 /// How long a stop waits for what still reads history.
 const WORK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -62,11 +71,10 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 pub(crate) struct Running {
     /// History and live queries.
     pub(crate) engine: Arc<Engine>,
-    /// The workflows, as they were started.
-    pub(crate) workflows: Arc<[RunningWorkflow]>,
+    /// The workflows.
+    pub(crate) workflows: Deployments,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
-    host: Host,
     ticker: JoinHandle<()>,
     network: JoinHandle<()>,
     shutdown: oneshot::Sender<()>,
@@ -83,9 +91,16 @@ impl Running {
         let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
-        let (host, loaded) = spawn_blocking(move || load(workflows)).await??;
+        let cache_dir = make_cache(&data).with_context(|| format!("data directory {}", data.display()))?;
+        let host = Host::new(host_options(cache_dir.clone()))?;
+        let (host, workflows, configured) = spawn_blocking(move || {
+            let configured = load(&host, &workflows)?;
+            anyhow::Ok((host, workflows, configured))
+        })
+        .await??;
 
         let commit_interval = store.commit_interval;
+        let deployed = data.join(WORKFLOWS_DIR);
         let opened = spawn_blocking(move || {
             let options = slung_engine::Options { store, live, ..slung_engine::Options::default() };
             let opened = Engine::open(vfs, Arc::new(SystemClock), &data, options);
@@ -103,24 +118,34 @@ impl Running {
         let counters = Arc::new(Counters::default());
         let producers =
             Producers::new(network.queue_bytes_max, Memory::new(network.in_flight_bytes_max), Arc::clone(&counters));
-        let http = HttpClient::new(
-            OutboundOptions { allow, allow_public, ..OutboundOptions::default() },
-            Arc::clone(&counters),
-        );
+        let outbound = OutboundOptions { allow, allow_public, ..OutboundOptions::default() };
+        let http = HttpClient::new(outbound.clone(), Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
-        let workflows: Arc<[RunningWorkflow]> =
-            loaded.into_iter().map(|workflow| run(&host, workflow, &around)).collect();
+        let site = ServerSite::new(around, workflows, &outbound, &counters, cache_dir)?;
+        let workflows = Deployments::open(host, site, deployed, DeployOptions::default())?;
+        for (name, module) in configured {
+            workflows.configure(&name, module, BTreeMap::new());
+        }
+        let workflows = {
+            let workflows = workflows.clone();
+            spawn_blocking(move || {
+                workflows.start_all();
+                workflows
+            })
+            .await?
+        };
 
         let watched = Arc::new(WatchCounters::default());
         let metrics = Metrics::new(
             Arc::clone(&engine),
             counters,
             producers.memory().clone(),
-            Arc::clone(&workflows),
+            workflows.clone(),
             Arc::clone(&watched),
         );
-        let backend = EngineBackend::new(Arc::clone(&engine), durable, commit_interval, metrics, watched);
+        let backend =
+            EngineBackend::new(Arc::clone(&engine), durable, commit_interval, workflows.clone(), metrics, watched);
         let server = Server::bind(listen, network.server, Arc::new(backend), producers)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
@@ -131,21 +156,21 @@ impl Running {
             let _ = stop.await;
         }));
         let ticker = tokio::spawn(tick(Arc::clone(&engine)));
-        Ok(Self { engine, workflows, addr, host, ticker, network, shutdown })
+        Ok(Self { engine, workflows, addr, ticker, network, shutdown })
     }
 
     /// Lets nobody in any more, stores what was received, stops the workflows, and gives the data directory back.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Self { engine, workflows, host, ticker, network, shutdown, .. } = self;
+        let Self { engine, workflows, ticker, network, shutdown, .. } = self;
         // An error says that the network has ended already, which is what is wanted.
         let _ = shutdown.send(());
         network.await.context("the network")?;
         ticker.abort();
         // Its only end is the abort.
         let _ = ticker.await;
-        drop(workflows);
         spawn_blocking(move || {
-            host.close();
+            workflows.close();
+            drop(workflows);
             only_owner(engine)?.close().context("the last events could not be stored")
         })
         .await??;
@@ -190,51 +215,32 @@ async fn tick(engine: Arc<Engine>) {
     }
 }
 
-/// A workflow that can be started.
-struct Loaded {
-    module: Module,
-    options: StartOptions,
-    answers_anybody: bool,
+/// The directory of what modules were compiled to, as an absolute path: made for this user alone, as what lies there is run.
+fn make_cache(data: &Path) -> std::io::Result<PathBuf> {
+    let dir = std::path::absolute(data)?.join(CACHE_DIR);
+    std::fs::create_dir_all(&dir)?;
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+    Ok(dir)
 }
 
-/// Compiles every workflow, each module once. Blocks.
-fn load(workflows: std::collections::BTreeMap<String, WorkflowConfig>) -> anyhow::Result<(Host, Vec<Loaded>)> {
-    let host = Host::new(HostOptions::default())?;
-    let mut compiled: HashMap<PathBuf, Module> = HashMap::new();
+/// Compiles every workflow that is configured with a file, each module once. Blocks.
+fn load(host: &Host, workflows: &BTreeMap<String, WorkflowConfig>) -> anyhow::Result<Vec<(String, Module)>> {
+    let mut compiled: HashMap<&Path, Module> = HashMap::new();
     let mut loaded = Vec::new();
     for (name, config) in workflows {
-        let WorkflowConfig { file, env, answers_anybody, .. } = config;
-        let module = match compiled.get(&file) {
+        let Some(file) = &config.file else { continue };
+        let module = match compiled.get(file.as_path()) {
             Some(module) => module.clone(),
             None => {
                 let bytes =
-                    std::fs::read(&file).with_context(|| format!("workflow {name}: cannot read {}", file.display()))?;
+                    std::fs::read(file).with_context(|| format!("workflow {name}: cannot read {}", file.display()))?;
                 host.compile(&file.display().to_string(), &bytes).with_context(|| format!("workflow {name}"))?
             }
         };
         compiled.insert(file, module.clone());
-        let (args, env) = (vec![name.clone()], env.into_iter().collect());
-        let WorkflowConfig { writes_per_second_max, http_calls_per_second_max, compute_ms_max, .. } = config;
-        let options =
-            StartOptions { args, name, env, writes_per_second_max, http_calls_per_second_max, compute_ms_max };
-        loaded.push(Loaded { module, options, answers_anybody });
+        loaded.push((name.clone(), module));
     }
-    Ok((host, loaded))
-}
-
-fn run(host: &Host, workflow: Loaded, around: &Surroundings) -> RunningWorkflow {
-    let Loaded { module, options, answers_anybody } = workflow;
-    info!("workflow {}: started", options.name);
-    // One for all of its lives: the counters go on, and its queries end with each.
-    let subscriber = around.engine.subscriber();
-    let world = {
-        let (name, around, subscriber) = (options.name.clone(), around.clone(), Arc::clone(&subscriber));
-        move || {
-            Arc::new(WorkflowWorld::new(name.clone(), around.clone(), Arc::clone(&subscriber), answers_anybody))
-                as Arc<dyn World>
-        }
-    };
-    RunningWorkflow { workflow: host.supervise(&module, options, RestartOptions::default(), world), subscriber }
+    Ok(loaded)
 }
 
 fn report(data: &std::path::Path, recovery: &Recovery) {
@@ -269,7 +275,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_full_disk_is_told_reading_goes_on_and_writing_resumes() {
         let disk = Arc::new(SimVfs::new(7));
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), data, ..Config::default() };
         let running = Running::start_on(Arc::clone(&disk) as Arc<dyn Vfs>, config).await.unwrap();
         let base = format!("http://{}", running.addr);
         let get = async |path: &str| slung_net::client::http_get(&format!("{base}{path}")).await.unwrap();

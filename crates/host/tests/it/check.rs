@@ -12,7 +12,7 @@ const GOOD: &str = r#"(memory (export "memory") 1)
     (func (export "call") (result i32) (i32.const 0))"#;
 
 fn problems_of(bytes: &[u8]) -> Vec<Problem> {
-    let error = check("m", bytes).expect_err("it is wrong");
+    let error = check(&HostOptions::default(), "m", bytes).expect_err("it is wrong");
     assert_eq!((error.module.as_str(), error.more), ("m", 0));
     error.problems
 }
@@ -23,7 +23,8 @@ fn words(text: &str) -> Vec<String> {
 
 #[test]
 fn a_good_module_is_reported() {
-    let report = check("m", &guest(r#"(func (export "call") (result i32) (i32.const 0))"#)).unwrap();
+    let report =
+        check(&HostOptions::default(), "m", &guest(r#"(func (export "call") (result i32) (i32.const 0))"#)).unwrap();
     assert_eq!(report.entry, Entry::Call);
     assert_eq!(report.memory_bytes, 2 * 65_536);
     assert_eq!(report.imports.len(), 10);
@@ -50,17 +51,17 @@ fn every_function_of_the_table_can_be_imported() {
             format!(r#"(import "env" "{}" (func (param {}) (result {result})))"#, row.name, params.join(" "))
         })
         .collect();
-    let report = check("m", &parse(&format!("(module {imports} {GOOD})"))).unwrap();
+    let report = check(&HostOptions::default(), "m", &parse(&format!("(module {imports} {GOOD})"))).unwrap();
     assert_eq!(report.imports.len(), FUNCTIONS.len());
 }
 
 #[test]
 fn start_is_the_entry_where_there_is_no_call() {
     let module = GOOD.replace(r#"(func (export "call") (result i32) (i32.const 0))"#, r#"(func (export "_start"))"#);
-    assert_eq!(check("m", &parse(&format!("(module {module})"))).unwrap().entry, Entry::Start);
+    assert_eq!(check(&HostOptions::default(), "m", &parse(&format!("(module {module})"))).unwrap().entry, Entry::Start);
     // Where there is `call`, `_start` is never entered, so it may be anything.
     let both = parse(&format!(r#"(module {GOOD} (global (export "_start") i32 (i32.const 0)))"#));
-    assert_eq!(check("m", &both).unwrap().entry, Entry::Call);
+    assert_eq!(check(&HostOptions::default(), "m", &both).unwrap().entry, Entry::Call);
 }
 
 #[test]
@@ -120,7 +121,9 @@ fn all_problems_are_listed() {
             "nothing to start: neither `call`, a function () -> i32, nor `_start`, a function (), is exported",
         ]
     );
-    let error = check("alerts", &parse(&format!("(module {module})"))).expect_err("it is wrong").to_string();
+    let error = check(&HostOptions::default(), "alerts", &parse(&format!("(module {module})")))
+        .expect_err("it is wrong")
+        .to_string();
     assert!(error.starts_with("module alerts can't be loaded\n- unknown import `env.u_query_life`"), "{error}");
 }
 
@@ -175,7 +178,8 @@ fn many_problems_and_hostile_names_stay_readable() {
     for index in 0..1_000 {
         module += &format!(r#"(import "\u{{1b}}[2J" "{}{index}" (func))"#, "x".repeat(5_000));
     }
-    let error = check("m", &parse(&format!("(module {module} {GOOD})"))).expect_err("it is wrong");
+    let error =
+        check(&HostOptions::default(), "m", &parse(&format!("(module {module} {GOOD})"))).expect_err("it is wrong");
     assert_eq!((error.problems.len(), error.more), (32, 968));
     let shown = error.to_string();
     assert!(shown.len() < 32 * 600 && !shown.contains('\u{1b}'), "{} bytes", shown.len());

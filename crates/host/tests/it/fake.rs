@@ -33,6 +33,8 @@ struct Inside {
     pace: i64,
     waker: Option<Waker>,
     asked: Vec<Asked>,
+    /// The names of the threads on which it said something.
+    threads: Vec<String>,
     /// Events that the next live query has from the start.
     waiting: VecDeque<Arc<[u8]>>,
     /// What `writeback_http` answers; `None` for never.
@@ -92,6 +94,11 @@ impl Fake {
             _ => None,
         };
         self.lock().asked.iter().filter_map(said).collect()
+    }
+
+    /// The names of the threads on which it said its numbers.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        self.lock().threads.clone()
     }
 
     /// Waits until the guest has said that many numbers.
@@ -197,6 +204,7 @@ impl World for Fake {
     }
 
     fn writeback_ws(&self, producer: u64, data: &[u8]) -> Result<(), Refusal> {
+        self.lock().threads.push(std::thread::current().name().unwrap_or_default().to_owned());
         self.ask(Asked::Ws(producer, data.to_vec()));
         if producer == u64::MAX { Err(Refusal("no such producer".to_owned())) } else { Ok(()) }
     }

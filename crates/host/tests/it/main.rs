@@ -2,7 +2,9 @@
 
 mod allocate;
 mod check;
+mod deployments;
 mod ends;
+mod fairness;
 mod fake;
 mod fixture;
 mod functions;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::{Method, Request, Response, Uri};
@@ -45,8 +45,8 @@ pub fn live_path(query: &str) -> String {
     format!("/api/v1/live?q={}", encoded(query))
 }
 
-fn encoded(query: &str) -> percent_encoding::PercentEncode<'_> {
-    percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC)
+pub(super) fn encoded(text: &str) -> percent_encoding::PercentEncode<'_> {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
 }
 
 /// One GET, without TLS, redirects or proxies: status and body.
@@ -58,7 +58,7 @@ fn encoded(query: &str) -> percent_encoding::PercentEncode<'_> {
 /// # Cancel safety
 /// Dropping it gives the request up.
 pub async fn http_get(url: &str) -> Result<(u16, Bytes), ClientError> {
-    whole_within(Method::GET, url, HTTP_TIMEOUT).await
+    whole_within(Method::GET, url, Bytes::new(), HTTP_TIMEOUT).await
 }
 
 /// One POST without a body, without TLS, redirects or proxies: status and body.
@@ -69,12 +69,18 @@ pub async fn http_get(url: &str) -> Result<(u16, Bytes), ClientError> {
 /// # Cancel safety
 /// Dropping it closes the connection; the server may do what it was asked to all the same.
 pub async fn http_post(url: &str, timeout: Duration) -> Result<(u16, Bytes), ClientError> {
-    whole_within(Method::POST, url, timeout).await
+    whole_within(Method::POST, url, Bytes::new(), timeout).await
 }
 
-async fn whole_within(method: Method, url: &str, timeout: Duration) -> Result<(u16, Bytes), ClientError> {
+/// One request: status and body of the answer.
+pub(super) async fn whole_within(
+    method: Method,
+    url: &str,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(u16, Bytes), ClientError> {
     let asked = async {
-        let (response, mut connection) = request(method, url).await?;
+        let (response, mut connection) = request(method, url, body).await?;
         whole(response, &mut connection).await
     };
     match tokio::time::timeout(timeout, asked).await {
@@ -87,8 +93,12 @@ async fn whole_within(method: Method, url: &str, timeout: Duration) -> Result<(u
 /// body say too.
 pub(super) type Connection = BoxFuture<'static, ()>;
 
-/// Connects, and sends one request without a body.
-pub(super) async fn request(method: Method, url: &str) -> Result<(Response<Incoming>, Connection), ClientError> {
+/// Connects, and sends one request.
+pub(super) async fn request(
+    method: Method,
+    url: &str,
+    body: Bytes,
+) -> Result<(Response<Incoming>, Connection), ClientError> {
     let bad = |what: &str| ClientError::Url { url: url.to_owned(), what: what.to_owned() };
     let no_connection =
         |error: &dyn std::error::Error| ClientError::Connect { url: url.to_owned(), what: error.to_string() };
@@ -104,8 +114,7 @@ pub(super) async fn request(method: Method, url: &str) -> Result<(Response<Incom
     let (mut http, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(|error| no_connection(&error))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request =
-        Request::builder().method(method).uri(path).header(HOST, authority.as_str()).body(Empty::<Bytes>::new());
+    let request = Request::builder().method(method).uri(path).header(HOST, authority.as_str()).body(Full::new(body));
     let request = request.map_err(|error| bad(&error.to_string()))?;
     let mut connection = async {
         let _ = connection.await;

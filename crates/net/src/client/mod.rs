@@ -1,5 +1,5 @@
 //! The other side of the server's sockets: a producer whose events get there, one HTTP request, the updates of a live
-//! query, and the plain protocol.
+//! query, workflows and their logs, and the plain protocol.
 
 mod backlog;
 mod http;
@@ -8,7 +8,9 @@ mod link;
 mod options;
 mod plain;
 mod producer;
+mod stream;
 mod updates;
+mod workflows;
 
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ pub use options::ProducerOptions;
 pub use plain::{PlainProducer, PlainReceiver, PlainSender};
 pub use producer::Producer;
 pub use updates::Updates;
+pub use workflows::{LogReader, change_workflow, workflow, workflows};
 
 /// How long the server has to take a connection, and to say the first word where it has one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,6 +71,16 @@ pub enum ClientError {
     /// The connection is gone.
     #[error("the connection is lost: {0}")]
     Lost(String),
+    /// The server answered, and did not do what it was asked for.
+    #[error("{message}")]
+    Answered {
+        /// The status of the answer.
+        status: u16,
+        /// The code of the error, empty where it is not a Slung server's.
+        code: String,
+        /// Why, for people.
+        message: String,
+    },
     /// The server answered, but with something else than the stream that was asked for.
     #[error("{url} answers with status {status} and no stream of events")]
     NoStream {

@@ -1,18 +1,10 @@
 //! The updates of a live query, as they are streamed over HTTP.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::Method;
-use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 
 use super::ClientError;
-use super::http::{Connection, HTTP_TIMEOUT, request, whole};
+use super::stream::Stream;
 
-/// How long a live stream may be silent: the server sends a comment every 15 s.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// The longest event of a live stream, bytes. One that names 4,096 producers and has all tags that a series may have is
 /// shorter.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
@@ -31,16 +23,10 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct Updates {
-    body: Incoming,
-    connection: Connection,
+    stream: Stream,
     events: EventReader,
-}
-
-impl std::fmt::Debug for Updates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Updates").field("events", &self.events).finish_non_exhaustive()
-    }
 }
 
 impl Updates {
@@ -52,19 +38,8 @@ impl Updates {
     /// # Cancel safety
     /// Dropping it gives the request up.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
-        let asked = async {
-            let (response, mut connection) = request(Method::GET, url).await?;
-            let content_type = response.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-            if response.status() == 200 && content_type.starts_with(b"text/event-stream") {
-                return Ok(Self { body: response.into_body(), connection, events: EventReader::default() });
-            }
-            let (status, body) = whole(response, &mut connection).await?;
-            Err(ClientError::NoStream { url: url.to_owned(), status, body })
-        };
-        match tokio::time::timeout(HTTP_TIMEOUT, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(ClientError::TimedOut { what: "the request", max: HTTP_TIMEOUT }),
-        }
+        let stream = Stream::connect(url, "text/event-stream").await?;
+        Ok(Self { stream, events: EventReader::default() })
     }
 
     /// The next update, as JSON on one line; `None` once the server has ended the stream, which it does when it stops.
@@ -80,17 +55,9 @@ impl Updates {
             if let Some(event) = self.events.next()? {
                 return Ok(Some(event));
             }
-            let frame = async {
-                tokio::select! {
-                    frame = self.body.frame() => frame,
-                    () = &mut self.connection => unreachable!("it never completes"),
-                }
-            };
-            match tokio::time::timeout(SILENCE_MAX, frame).await {
-                Ok(Some(Ok(frame))) => self.events.take(frame.data_ref().map_or(&[], |data| data)),
-                Ok(Some(Err(error))) => return Err(ClientError::Lost(error.to_string())),
-                Ok(None) => return Ok(None),
-                Err(_) => return Err(ClientError::TimedOut { what: "a sign of life", max: SILENCE_MAX }),
+            match self.stream.next().await? {
+                Some(bytes) => self.events.take(&bytes),
+                None => return Ok(None),
             }
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Answer, json, last};
 use crate::backend::{QueryRefused, WriteRefused};
 use crate::stats::labelled;
+use crate::workflows::WorkflowRefused;
 
 labelled! {
     /// The code of an HTTP answer that is an error: what programs go by. The label of each is what the answer says.
@@ -41,10 +42,16 @@ labelled! {
         Forbidden = "forbidden",
         /// 404: nothing at this path.
         NotFound = "not_found",
+        /// 404: no workflow of that name, or no such version of it.
+        NoSuchWorkflow = "no_such_workflow",
         /// 405: not with this method.
         MethodNotAllowed = "method_not_allowed",
         /// 408: the body did not come in time.
         BodyTooSlow = "body_too_slow",
+        /// 409: the workflow is not one, or not in a state, with which this can be done.
+        WorkflowConflict = "workflow_conflict",
+        /// 409: another change of the same workflow is under way.
+        WorkflowBusy = "workflow_busy",
         /// 413: the body is too big, as it came or once decoded.
         BodyTooBig = "body_too_big",
         /// 413: more points than can be stored at once.
@@ -55,10 +62,14 @@ labelled! {
         TooManySeries = "too_many_series",
         /// 422: the events are not taken for another reason.
         Refused = "refused",
+        /// 422: name, environment or module are not those of a workflow that runs here.
+        InvalidWorkflow = "invalid_workflow",
         /// 426: producers connect here.
         WebsocketRequired = "websocket_required",
         /// 426: another version of WebSocket.
         WebsocketVersion = "websocket_version",
+        /// 500: what was to be done with a workflow was tried and went wrong.
+        WorkflowFailed = "workflow_failed",
         /// 501: a protocol on WebSocket that is not spoken.
         ProtocolNotSupported = "protocol_not_supported",
         /// 503: reading has failed.
@@ -88,13 +99,15 @@ impl ErrorCode {
             BadRequest | BadQuery | BadCursor | TooManyBuckets | BadBody | BadEncoding | BadJson | BadSeries
             | BadTimestamp | BadValue | NoEvents | UseWebsocket | BadHandshake => 400,
             Forbidden => 403,
-            NotFound => 404,
+            NotFound | NoSuchWorkflow => 404,
             MethodNotAllowed => 405,
             BodyTooSlow => 408,
+            WorkflowConflict | WorkflowBusy => 409,
             BodyTooBig | TooManyPoints => 413,
             UnsupportedEncoding => 415,
-            TooManySeries | Refused => 422,
+            TooManySeries | Refused | InvalidWorkflow => 422,
             WebsocketRequired | WebsocketVersion => 426,
+            WorkflowFailed => 500,
             ProtocolNotSupported => 501,
             QueryFailed | TooManyStreams | TooMany | NoMemory | Busy | Unconfirmed | NotWritable => 503,
             DiskFull => 507,
@@ -105,7 +118,7 @@ impl ErrorCode {
     /// to do something.
     pub(super) fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::NoMemory | Self::Busy | Self::Unconfirmed => Some("1"),
+            Self::NoMemory | Self::Busy | Self::Unconfirmed | Self::WorkflowBusy => Some("1"),
             Self::TooManyStreams | Self::TooMany | Self::DiskFull => Some("10"),
             _ => None,
         }
@@ -208,5 +221,18 @@ impl From<WriteRefused> for Failure {
             WriteRefused::Storage(_) => ErrorCode::NotWritable,
         };
         Self::new(code, message)
+    }
+}
+
+impl From<WorkflowRefused> for Failure {
+    fn from(refused: WorkflowRefused) -> Self {
+        let code = match refused {
+            WorkflowRefused::NotFound(_) => ErrorCode::NoSuchWorkflow,
+            WorkflowRefused::Invalid(_) => ErrorCode::InvalidWorkflow,
+            WorkflowRefused::Conflict(_) => ErrorCode::WorkflowConflict,
+            WorkflowRefused::Failed(_) => ErrorCode::WorkflowFailed,
+            WorkflowRefused::Busy => ErrorCode::WorkflowBusy,
+        };
+        Self::new(code, refused.to_string())
     }
 }

@@ -11,6 +11,7 @@ mod points;
 mod query;
 mod series;
 mod upgrade;
+mod workflows;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
@@ -25,14 +26,14 @@ pub use self::error::ErrorCode;
 use self::error::Failure;
 pub(crate) use self::events::Stamps;
 pub(crate) use self::upgrade::Protocol;
-use crate::live::Events;
+use crate::live::Streamed;
 use crate::server::Shared;
 use crate::stats::Route;
 
 /// What a body that nobody wants may have, bytes. It is read, so that the client gets to read the answer, and thrown away.
 const UNWANTED_BYTES_MAX: usize = 64 * 1024;
 
-pub(crate) type Answer = Response<Either<Full<Bytes>, Events>>;
+pub(crate) type Answer = Response<Either<Full<Bytes>, Streamed>>;
 
 /// Both ends belong to it; microseconds since 1970.
 #[derive(Debug, Serialize)]
@@ -87,8 +88,29 @@ pub(crate) fn is_stream(answer: &Answer) -> bool {
 }
 
 fn route(path: &str) -> Route {
-    let named = Route::ALL.iter().find(|route| route.label() == path);
+    let named = Route::ALL.iter().find(|route| leads_to(route.label(), path));
     named.copied().unwrap_or(Route::Other)
+}
+
+/// Whether the path is that one, where `{name}` stands for any name.
+fn leads_to(template: &str, path: &str) -> bool {
+    let (mut segments, mut wanted) = (path.split('/'), template.split('/'));
+    loop {
+        match (segments.next(), wanted.next()) {
+            (None, None) => return true,
+            (Some(segment), Some(wanted)) if segment == wanted || (wanted == "{name}" && !segment.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The methods that are answered there, as `Allow` names them.
+fn allowed(route: Route) -> &'static str {
+    match route {
+        Route::Events | Route::Delete | Route::WorkflowRollback | Route::WorkflowStop | Route::WorkflowStart => "POST",
+        Route::Workflow => "GET, HEAD, PUT, DELETE",
+        _ => "GET, HEAD",
+    }
 }
 
 async fn dispatch(
@@ -97,37 +119,31 @@ async fn dispatch(
     route: Route,
     stop: &watch::Receiver<bool>,
 ) -> Result<Answer, Failure> {
-    let is_post = request.method() == Method::POST;
-    if route == Route::Events && is_post {
-        return events::take(shared, request).await;
+    let method = request.method().clone();
+    match (route, &method) {
+        (Route::Events, &Method::POST) => return events::take(shared, request).await,
+        (Route::Workflow, &Method::PUT) => return workflows::deploy(shared, request).await,
+        _ => discard_body(shared, request.body_mut()).await?,
     }
-    discard_body(shared, request.body_mut()).await?;
-    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+    if route == Route::Other {
+        let paths = Route::ALL.iter().map(|route| route.label()).filter(|path| path.len() > 1 && path.starts_with('/'));
+        let paths: Vec<&str> = paths.collect();
+        let message = format!("there is nothing at this path; there is something at {}", paths.join(", "));
+        return Err(Failure::new(ErrorCode::NotFound, message));
+    }
+    if route == Route::Producers && method == Method::POST {
+        let message = "events are sent as WebSocket frames here: connect to ws://HOST:PORT/ and send one event per \
+            binary frame, or as JSON per text frame; or post them to /api/v1/events";
+        return Err(Failure::new(ErrorCode::UseWebsocket, message));
+    }
+    let allowed = allowed(route);
+    if allowed.split(", ").all(|allowed| allowed != method.as_str()) {
+        let refused = Failure::new(ErrorCode::MethodNotAllowed, format!("this path answers {allowed} only"));
+        return Err(refused.with(header::ALLOW, allowed));
+    }
     let parameters = request.uri().query().unwrap_or_default();
     match route {
-        Route::Other => {
-            let paths: Vec<&str> = Route::ALL
-                .iter()
-                .map(|route| route.label())
-                .filter(|path| path.len() > 1 && path.starts_with('/'))
-                .collect();
-            let message = format!("there is nothing at this path; there is something at {}", paths.join(", "));
-            Err(Failure::new(ErrorCode::NotFound, message))
-        }
-        Route::Producers if is_post => {
-            let message = "events are sent as WebSocket frames here: connect to ws://HOST:PORT/ and send one event per \
-                binary frame, or as JSON per text frame; or post them to /api/v1/events";
-            Err(Failure::new(ErrorCode::UseWebsocket, message))
-        }
-        Route::Delete if is_post => query::delete(shared, &request).await,
-        Route::Delete | Route::Events => {
-            let refused = Failure::new(ErrorCode::MethodNotAllowed, "this path answers POST only");
-            Err(refused.with(header::ALLOW, "POST"))
-        }
-        _ if !is_get => {
-            let refused = Failure::new(ErrorCode::MethodNotAllowed, "this path answers GET and HEAD only");
-            Err(refused.with(header::ALLOW, "GET, HEAD"))
-        }
+        Route::Other | Route::Events => unreachable!("they are answered above"),
         Route::Producers => upgrade::upgrade(&request),
         Route::Health => health(shared),
         Route::Query => query::query(shared, parameters).await,
@@ -135,7 +151,14 @@ async fn dispatch(
         Route::Series => series::series(shared, parameters).await,
         Route::Tags => series::tags(shared, parameters).await,
         Route::ProducerList => series::producers(shared, parameters),
+        Route::Delete => query::delete(shared, &request).await,
         Route::Live => live::live(shared, parameters, stop).await,
+        Route::Workflows => workflows::list(shared, parameters),
+        Route::Workflow if method != Method::DELETE => workflows::show(shared, &request),
+        Route::Workflow | Route::WorkflowRollback | Route::WorkflowStop | Route::WorkflowStart => {
+            workflows::command(shared, &request, route).await
+        }
+        Route::WorkflowLog => workflows::log(shared, &request, stop).await,
         Route::Metrics => Ok(metrics(shared)),
     }
 }
@@ -221,6 +244,7 @@ fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
 mod tests {
     use super::*;
     use crate::server::ServerOptions;
+    use crate::workflows::{ENV_NAME_BYTES_MAX, ENV_VALUE_BYTES_MAX, ENV_VARIABLES_MAX};
 
     const PAGE: &str = include_str!("../../../../docs/http.md");
 
@@ -228,9 +252,10 @@ mod tests {
     #[test]
     fn the_book_has_every_route_code_and_limit() {
         for route in Route::ALL.iter().filter(|route| **route != Route::Other) {
-            let method = if matches!(route, Route::Events | Route::Delete) { "POST" } else { "GET" };
-            let row = format!("\n| `{method} {}` | ", route.label());
-            assert_eq!(PAGE.matches(&row).count(), 1, "{row}");
+            for method in allowed(*route).split(", ").filter(|method| *method != "HEAD") {
+                let row = format!("\n| `{method} {}` | ", route.label());
+                assert_eq!(PAGE.matches(&row).count(), 1, "{row}");
+            }
         }
         let errors = PAGE.split("## Errors").nth(1).and_then(|rest| rest.split("## Limits").next()).expect("errors");
         let rows: Vec<&str> = errors.lines().filter(|line| line.starts_with("| `")).collect();
@@ -259,10 +284,17 @@ mod tests {
                 options.body_timeout.as_secs(),
                 mib(batch::DECODED_BYTES_MAX)
             ),
+            format!(
+                "| body that is a module | {} MiB, {} s |",
+                mib(options.module_bytes_max),
+                options.body_timeout.as_secs()
+            ),
+            format!("| {ENV_VARIABLES_MAX}; {ENV_NAME_BYTES_MAX} bytes, {} KiB |", ENV_VALUE_BYTES_MAX >> 10),
+            format!("| lines of a log | {}, at most {}, ", workflows::LINES_DEFAULT, workflows::LINES_MAX),
             format!("| any other body, which is ignored | {} KiB |", UNWANTED_BYTES_MAX >> 10),
             format!("| what a write waits for room, and then for the disk | {} s |", options.write_timeout.as_secs()),
             format!("others wait | {} | `queries_max` |", options.queries_max),
-            format!("| live queries that are streamed | {} |", options.live_streams_max),
+            format!("| live queries and logs that are streamed | {} |", options.live_streams_max),
             format!(
                 "| connections; from one address | {}; {} |",
                 options.connections_max, options.connections_per_address_max

@@ -11,10 +11,12 @@ use futures_util::stream::{self, StreamExt};
 use slung_model::{Point, ProducerId, Query, Seq, SeriesId, SeriesKey, TimeRange};
 use slung_net::{
     Backend, Bucket, Buckets, Counters, Deleted, Place, PointsPage, PointsRun, QueryAnswer, QueryRefused, SeriesPage,
-    Updates, WriteRefused,
+    Updates, WorkflowChange, WorkflowLog, WorkflowRefused, WorkflowStatus, WriteRefused,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::{Notify, watch};
+
+use crate::shelf::Shelf;
 
 /// The backend's clock at the start of a test.
 pub(crate) const NOW: i64 = 1_700_000_000_000_000;
@@ -59,6 +61,7 @@ pub(crate) struct State {
     pub(crate) live_taken: usize,
     /// What `/metrics` says.
     pub(crate) metrics: String,
+    pub(crate) shelf: Shelf,
 }
 
 pub(crate) struct Fake {
@@ -334,6 +337,34 @@ impl Backend for Fake {
 
     fn live(&self, text: &str) -> BoxFuture<'_, Result<Updates, QueryRefused>> {
         std::future::ready(self.watch(text)).boxed()
+    }
+
+    fn workflows(&self) -> Vec<WorkflowStatus> {
+        self.state(|state| state.shelf.workflows.values().cloned().collect())
+    }
+
+    fn workflow(&self, name: &str) -> Option<WorkflowStatus> {
+        self.state(|state| state.shelf.workflows.get(name).cloned())
+    }
+
+    fn change_workflow(
+        &self,
+        name: &str,
+        change: WorkflowChange,
+    ) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>> {
+        let name = name.to_owned();
+        async move {
+            if name.starts_with("slow") {
+                self.state(|state| state.shelf.waiting += 1);
+                self.query_gate.notified().await;
+            }
+            self.state(|state| state.shelf.change(&name, change))
+        }
+        .boxed()
+    }
+
+    fn workflow_log(&self, name: &str, lines: usize, follow: bool) -> Result<WorkflowLog, WorkflowRefused> {
+        self.state(|state| state.shelf.log(name, lines, follow))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {

@@ -200,8 +200,7 @@ async fn one_stream_too_many_is_told_so() {
     let (status, head, body) = ask(&rig, "GET", "/api/v1/live?q=a:[]", "").await;
     assert_eq!(status, 503);
     assert!(head.contains("content-type: application/json") && head.contains("retry-after: 10"), "{head}");
-    let wanted =
-        r#"{"error":{"code":"too_many_streams","message":"2 live queries are streamed, the most that are allowed"}}"#;
+    let wanted = r#"{"error":{"code":"too_many_streams","message":"2 live queries and logs are streamed, the most that are allowed"}}"#;
     assert_eq!(body, wanted);
     assert_eq!(rig.backend.state(|state| state.live.len()), 2, "the backend was not asked");
     assert_eq!(rig.backend.counters.snapshot().live_streams_refused, 1);

@@ -21,6 +21,7 @@ mod protocol;
 mod rfc6455;
 mod rig;
 mod scripted;
+mod shelf;
 mod shutdown;
 mod silence;
 mod targets;

@@ -269,12 +269,15 @@ fn metrics_have_help_and_units() {
     assert!(help.len() > 50 && help.keys().eq(kinds.keys()), "{text}");
     for (name, kind) in &kinds {
         assert!(!help[name].is_empty(), "{name}");
-        let unit = ["bytes", "micros"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
+        let unit = ["bytes", "micros", "seconds"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
         assert_eq!(units.get(name).map(String::as_str), unit, "{name} ({kind})");
     }
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let name = if kinds.contains_key(name) { name } else { name.strip_suffix("_total").unwrap_or(name) };
-        assert!(kinds.contains_key(name), "{line}");
+        let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
+        assert!(
+            suffixes.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|it| kinds.contains_key(it))),
+            "{line}"
+        );
     }
 }

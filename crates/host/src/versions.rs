@@ -1,0 +1,298 @@
+//! Deployed workflows on disk: the modules of the latest versions, and which of them runs. What counts is one small file per
+//! workflow, which is replaced at once or not at all; everything else in the directory is what it names, or rubbish.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// What this version writes, and the latest that it reads.
+const FORMAT: u32 = 1;
+/// The file that counts.
+const RECORD: &str = "deployment.json";
+/// What is being written ends with it.
+const UNFINISHED: &str = ".tmp";
+
+/// One version of a deployed workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// From 1; never used again for another one of the same workflow.
+    pub number: u64,
+    /// Size of the module.
+    pub bytes: u64,
+    /// SHA-256 of the module, in hexadecimal.
+    pub sha256: String,
+    /// When it was deployed, microseconds since the Unix epoch.
+    pub deployed_micros: i64,
+    /// The environment that it was deployed with.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What is kept of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    format: u32,
+    /// Whether it is to run.
+    pub(crate) runs: bool,
+    /// The number of the version that is to run.
+    pub(crate) current: u64,
+    /// By number; the current one is among them.
+    pub(crate) versions: Vec<Version>,
+}
+
+impl Record {
+    /// With one version, which runs.
+    pub(crate) fn new(version: Version) -> Self {
+        Self { format: FORMAT, runs: true, current: version.number, versions: vec![version] }
+    }
+
+    pub(crate) fn version(&self, number: u64) -> Option<&Version> {
+        self.versions.iter().find(|version| version.number == number)
+    }
+
+    /// The number of the next one.
+    pub(crate) fn next(&self) -> u64 {
+        self.versions.last().map_or(1, |last| last.number + 1)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if head.format != FORMAT {
+            return Err(format!("its format is {}, this version reads {FORMAT}", head.format));
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if !record.versions.is_sorted_by(|a, b| a.number < b.number) || record.version(record.current).is_none() {
+            return Err("its versions are not in order, or lack the current one".to_owned());
+        }
+        Ok(record)
+    }
+}
+
+/// The directory of all deployed workflows, one directory in it for each.
+#[derive(Debug)]
+pub(crate) struct Versions {
+    dir: PathBuf,
+}
+
+/// What is known of a workflow, or why nothing is.
+pub(crate) type Found = Result<Record, String>;
+
+impl Versions {
+    /// Reads what there is. The directory need not be there; it is made with the first version. What a crash has left
+    /// unfinished is taken away.
+    pub(crate) fn open(dir: PathBuf) -> io::Result<(Self, BTreeMap<String, Found>)> {
+        let versions = Self { dir };
+        let mut found = BTreeMap::new();
+        let entries = match fs::read_dir(&versions.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((versions, found)),
+            entries => entries.map_err(at(&versions.dir))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(at(&versions.dir))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !entry.file_type().map_err(at(&entry.path()))?.is_dir() {
+                continue;
+            }
+            let path = versions.record_path(&name);
+            let record = match fs::read(&path) {
+                // It was being made, or taken away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::remove_dir_all(entry.path()).map_err(at(&entry.path()))?;
+                    continue;
+                }
+                read => Record::decode(&read.map_err(at(&path))?).map_err(|why| format!("{}: {why}", path.display())),
+            };
+            if let Ok(record) = &record {
+                versions.sweep(&name, record)?;
+            }
+            found.insert(name, record);
+        }
+        Ok((versions, found))
+    }
+
+    /// Keeps a module, durable on return; it counts once a record names it.
+    pub(crate) fn put(&self, name: &str, version: &Version, module: &[u8]) -> io::Result<()> {
+        let dir = self.dir.join(name);
+        if !dir.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at(&dir))?;
+            sync(&self.dir)?;
+            self.dir.parent().map_or(Ok(()), sync)?;
+        }
+        self.replace(&self.module_path(name, version.number), module)
+    }
+
+    /// A module that was put.
+    ///
+    /// # Errors
+    /// It can't be read, or is not what it was.
+    pub(crate) fn module(&self, name: &str, version: &Version) -> Result<Vec<u8>, String> {
+        let path = self.module_path(name, version.number);
+        let bytes = fs::read(&path).map_err(|error| at(&path)(error).to_string())?;
+        if digest(&bytes) != version.sha256 {
+            return Err(format!("{}: damaged, as its SHA-256 is another one; deploy the module again", path.display()));
+        }
+        Ok(bytes)
+    }
+
+    /// From now on, and after a crash, this is what is known of the workflow. Modules that it does not name are taken away.
+    pub(crate) fn commit(&self, name: &str, record: &Record) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(record).expect("strings and numbers have a JSON form");
+        text.push(b'\n');
+        self.replace(&self.record_path(name), &text)?;
+        // They take space, and nothing else: the next start tries again.
+        if let Err(error) = self.sweep(name, record) {
+            tracing::warn!("workflow {name}: an old version can't be removed: {error}");
+        }
+        Ok(())
+    }
+
+    /// Forgets the workflow, at once or not at all.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        let (dir, record) = (self.dir.join(name), self.record_path(name));
+        fs::remove_file(&record).map_err(at(&record))?;
+        sync(&dir)?;
+        if let Err(error) = fs::remove_dir_all(&dir) {
+            tracing::warn!("workflow {name}: {}: can't be removed: {error}", dir.display());
+        }
+        Ok(())
+    }
+
+    fn record_path(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join(RECORD)
+    }
+
+    fn module_path(&self, name: &str, number: u64) -> PathBuf {
+        self.dir.join(name).join(format!("{number}.wasm"))
+    }
+
+    /// Takes away what the record does not name.
+    fn sweep(&self, name: &str, record: &Record) -> io::Result<()> {
+        let dir = self.dir.join(name);
+        for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+            let path = entry.map_err(at(&dir))?.path();
+            let named = record.versions.iter().any(|version| path == self.module_path(name, version.number));
+            if !named && path != self.record_path(name) {
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file in the place of what it was, durable on return.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(UNFINISHED);
+        let unfinished = PathBuf::from(unfinished);
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, path)
+        };
+        write().map_err(at(path))?;
+        path.parent().map_or(Ok(()), sync)
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+}
+
+/// Says where it was.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: u64, module: &[u8]) -> Version {
+        let env = BTreeMap::from([("ALERT_BELOW".to_owned(), "60".to_owned())]);
+        let bytes = module.len() as u64;
+        Version { number, bytes, sha256: digest(module), deployed_micros: 1_700_000_000_000_000, env }
+    }
+
+    #[test]
+    fn what_was_committed_is_found_again_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("workflows");
+        let (versions, found) = Versions::open(dir.clone()).unwrap();
+        assert!(found.is_empty() && !dir.exists(), "nothing is made before it is needed");
+
+        let (one, two) = (version(1, b"one"), version(2, b"two"));
+        versions.put("alert", &one, b"one").unwrap();
+        let (_, found) = Versions::open(dir.clone()).unwrap();
+        assert!(found.is_empty() && !dir.join("alert").exists(), "it was put, and never committed");
+        versions.put("alert", &one, b"one").unwrap();
+        let mut record = Record::new(one.clone());
+        versions.commit("alert", &record).unwrap();
+        versions.put("alert", &two, b"two").unwrap();
+        fs::write(dir.join("alert/deployment.json.tmp"), "{").unwrap();
+        let (versions, found) = Versions::open(dir.clone()).unwrap();
+        assert_eq!(found, BTreeMap::from([("alert".to_owned(), Ok(record.clone()))]));
+        assert_eq!(fs::read_dir(dir.join("alert")).unwrap().count(), 2, "what a crash left is gone");
+        assert_eq!(versions.module("alert", &one).unwrap(), b"one");
+
+        versions.put("alert", &two, b"two").unwrap();
+        record.versions = vec![two.clone()];
+        record.current = 2;
+        versions.commit("alert", &record).unwrap();
+        assert!(versions.module("alert", &one).is_err() && versions.module("alert", &two).is_ok());
+        versions.remove("alert").unwrap();
+        assert!(Versions::open(dir).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_is_damaged_is_said_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().to_owned();
+        let (versions, _) = Versions::open(dir.clone()).unwrap();
+        let one = version(1, b"one");
+        versions.put("alert", &one, b"one").unwrap();
+        versions.commit("alert", &Record::new(one.clone())).unwrap();
+        fs::write(dir.join("alert/1.wasm"), "onf").unwrap();
+        assert!(versions.module("alert", &one).unwrap_err().contains("1.wasm: damaged"));
+
+        let path = dir.join("alert/deployment.json");
+        let text = fs::read_to_string(&path).unwrap();
+        for (from, to, expected) in [
+            ("{", "", "expected"),
+            ("\"format\": 1", "\"format\": 2", "its format is 2, this version reads 1"),
+            ("\"current\": 1", "\"current\": 2", "lack the current one"),
+            ("\"runs\"", "\"run\"", "unknown field `run`"),
+        ] {
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let (_, found) = Versions::open(dir.clone()).unwrap();
+            let why = found["alert"].clone().unwrap_err();
+            assert!(why.contains("deployment.json") && why.contains(expected), "{why}");
+            assert!(dir.join("alert/1.wasm").exists());
+        }
+    }
+
+    /// The page on the format shows what this version writes.
+    #[test]
+    fn the_book_shows_the_record() {
+        let page = include_str!("../../../docs/format/deployment.md");
+        let example = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let record = Record::decode(example.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&record).unwrap(), example.trim_end());
+        assert_eq!(record.current, 1);
+        assert_eq!(record.next(), 3);
+    }
+}
