@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Waker;
 use std::thread;
@@ -146,7 +147,10 @@ impl World for Stopwatch {
 }
 
 fn start(host: &Host, module: &Module, world: Arc<dyn World>) -> Workflow {
-    host.start(module, StartOptions { name: "bench".into(), ..StartOptions::default() }, world)
+    // It is to call as often as it can.
+    let options =
+        StartOptions { name: "bench".into(), host_calls_per_second_max: NonZeroU32::MAX, ..StartOptions::default() };
+    host.start(module, options, world)
 }
 
 /// One guest from its start to its end.

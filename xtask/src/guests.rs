@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process;
 use crate::steps::Steps;
 use crate::workspace::{self, Workspace};
+use crate::{c, process};
 
 const TARGET: &str = "wasm32-wasip1";
 
@@ -62,7 +62,9 @@ fn compile(workspace: &Workspace, steps: &mut Steps) -> Result<Vec<PathBuf>, Str
         let table = read(&workspace.root.join("crates/abi/src/tables.rs"))?;
         write_if_changed(&imports, (import_names(&table)?.join("\n") + "\n").as_bytes())?;
         process::run(&mut cargo_build(toolchain, workspace, &imports))?;
-        collect(workspace)
+        let mut built = binaries(workspace)?;
+        built.extend(c::compile(workspace, &workspace.target.join("guest").join("c"))?);
+        collect(workspace, &built)
     })
 }
 
@@ -210,19 +212,23 @@ fn is_for_the_host(name: &str) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name)
 }
 
-/// Copies what was compiled, and removes what is no longer there to be compiled.
-fn collect(workspace: &Workspace) -> Result<Vec<PathBuf>, String> {
+/// What cargo has compiled.
+fn binaries(workspace: &Workspace) -> Result<Vec<PathBuf>, String> {
     let built = workspace.target.join("guest").join(TARGET).join("release");
     let (packages, _) = workspace::metadata(&workspace.workflows())?;
-    let names: BTreeSet<String> =
-        packages.into_iter().flat_map(|package| package.binaries).map(|name| name + ".wasm").collect();
+    let names: BTreeSet<String> = packages.into_iter().flat_map(|package| package.binaries).collect();
     if names.is_empty() {
         return Err("no crate in workflows/ has a binary".into());
     }
+    Ok(names.into_iter().map(|name| built.join(name + ".wasm")).collect())
+}
+
+/// Copies what was compiled, and removes what is no longer there to be compiled.
+fn collect(workspace: &Workspace, built: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut modules = Vec::new();
-    for name in &names {
-        let module = workspace.wasm().join(name);
-        let bytes = fs::read(built.join(name)).map_err(|error| format!("{}: {error}", built.join(name).display()))?;
+    for built in built {
+        let module = workspace.wasm().join(built.file_name().unwrap_or_default());
+        let bytes = fs::read(built).map_err(|error| format!("{}: {error}", built.display()))?;
         write_if_changed(&module, &bytes)?;
         eprintln!("    {} ({} KiB)", module.display(), bytes.len().div_ceil(1_024));
         modules.push(module);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks on both")]
 
+mod c;
 mod guests;
 mod pipelines;
 mod process;
@@ -23,7 +24,8 @@ Usage: cargo xtask COMMAND
 
 Commands:
   build-workflows  Compile every workflow to target/workflows/NAME.wasm and check each with `slung check`.
-                   Finds a toolchain for wasm32-wasip1, or installs one, and says which.
+                   Finds a toolchain for wasm32-wasip1, or installs one, and says which. Those in C are compiled
+                   where clang is there.
   test [--long]    Build the workflows, then run all tests: unit, property, integration, documentation and
                    end-to-end tests of the workspace, and the workflows natively.
                    --long runs the tests that are marked `ignored` too, and fuzzes what strangers send

@@ -99,6 +99,7 @@ impl Region {
 
     /// The Region that those 12 bytes stand for. Says nothing about whether it can be believed: see
     /// [`validate`](Self::validate).
+    #[inline]
     pub const fn decode(bytes: [u8; Self::SIZE]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
         Self {
@@ -115,6 +116,7 @@ impl Region {
     /// # Errors
     /// [`RegionError`] says which field is wrong. Never [`RegionError::Null`] or [`RegionError::Outside`], which are
     /// about the Region's own address.
+    #[inline]
     pub const fn validate(self, memory_bytes: usize) -> Result<Range<usize>, RegionError> {
         let Self { offset, capacity, length } = self;
         if length > capacity {
@@ -134,6 +136,7 @@ impl Region {
     ///
     /// # Errors
     /// [`RegionError::Null`] and [`RegionError::Outside`].
+    #[inline]
     pub fn read(memory: &[u8], address: u32) -> Result<Self, RegionError> {
         if address == 0 {
             return Err(RegionError::Null);
@@ -149,6 +152,7 @@ impl Region {
     ///
     /// # Errors
     /// Everything of [`RegionError`].
+    #[inline]
     pub fn data(memory: &[u8], address: u32) -> Result<&[u8], RegionError> {
         let region = Self::read(memory, address)?;
         let range = region.validate(memory.len())?;
@@ -159,6 +163,7 @@ impl Region {
 
 /// Where `bytes` bytes at `address` are in a memory of `memory_bytes`, or `None` if they are not all in it. Right at the
 /// extremes of u32: nothing overflows. Says nothing about address 0.
+#[inline]
 pub const fn span(address: u32, bytes: u32, memory_bytes: usize) -> Option<Range<usize>> {
     let end = address as u64 + bytes as u64; // at most 2^33
     if end > memory_bytes as u64 {

@@ -75,6 +75,7 @@ const fn import(function: HostFunction, name: &'static str, params: &'static [Va
 
 impl HostFunction {
     /// Its place in [`FUNCTIONS`].
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }

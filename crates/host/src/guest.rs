@@ -5,19 +5,25 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use slung_abi::{FUNCTIONS, HostFunction, Region, span};
 use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter, TypedFunc, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use crate::bucket::Bucket;
-use crate::journal::{Journal, LineBuffer, Source, Throttle};
+use crate::bucket::{Bucket, Pace};
+use crate::journal::{Journal, Printer, Throttle};
+use crate::log::LogLevel;
 use crate::options::{StartOptions, TABLES_MAX};
 use crate::poll::Handles;
 use crate::pool::Turn;
 use crate::stats::Counters;
 use crate::ticker::Ticker;
 use crate::wasi;
-use crate::world::World;
+use crate::world::{Refusal, World};
+
+/// How far ahead of its share of the processor a guest may be: enough to answer a burst of events, little enough that others do
+/// not notice.
+const PROCESSOR_BURST: Duration = Duration::from_millis(100);
 
 /// Why a call does not answer what it was asked for.
 pub(crate) enum Failed {
@@ -64,16 +70,21 @@ pub(crate) struct Guest {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) turn: Arc<Turn>,
+    pub(crate) host_call_ms_max: NonZeroU32,
     compute_ms_max: NonZeroU32,
-    /// How long it had computed in all when it was last seen to have called a host function.
-    computed: Duration,
-    /// Calls of host functions that were seen then.
-    calls: u64,
+    /// How long it has computed since it was last seen to have called a host function, nanoseconds.
+    without_call_nanos: u64,
+    /// Nanoseconds of computing and host calls that the ticks have seen.
+    seen: (u64, u64),
+    processor: Pace,
+    host_calls: Pace,
+    host_calls_max: u32,
+    /// Whether one more pause because of host calls is logged.
+    pauses: Throttle,
     writes: Bucket,
     http_calls: Bucket,
     journal: Arc<Journal>,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
+    pub(crate) printer: Printer,
     /// For each host function, whether one more failure is logged.
     throttles: [Throttle; FUNCTIONS.len()],
     border: Border,
@@ -90,10 +101,11 @@ impl Guest {
         handles: Handles,
         limits: Limits,
         ticker: Arc<Ticker>,
-        counters: Arc<Counters>,
         turn: Arc<Turn>,
         journal: Arc<Journal>,
     ) -> Self {
+        let counters = Arc::clone(&limits.counters);
+        let processor_nanos = u64::from(options.processor_share_max.get().min(100)) * (1_000_000_000 / 100);
         Self {
             wasi: wasi::context(options),
             world,
@@ -101,15 +113,19 @@ impl Guest {
             limits,
             ticker,
             compute_ms_max: options.compute_ms_max,
-            computed: counters.busy(),
-            calls: counters.calls(),
+            host_call_ms_max: options.host_call_ms_max,
+            without_call_nanos: 0,
+            seen: (counters.busy_nanos.get(), counters.calls()),
+            processor: Pace::new(processor_nanos, PROCESSOR_BURST),
+            host_calls: Pace::new(options.host_calls_per_second_max.get().into(), Duration::from_secs(1)),
+            host_calls_max: options.host_calls_per_second_max.get(),
+            pauses: Throttle::default(),
             counters,
             turn,
             writes: Bucket::new(options.writes_per_second_max, Instant::now()),
             http_calls: Bucket::new(options.http_calls_per_second_max, Instant::now()),
+            printer: Printer::new(Arc::clone(&journal), options.log_bytes_per_second_max),
             journal,
-            stdout: LineBuffer::new(Source::Stdout),
-            stderr: LineBuffer::new(Source::Stderr),
             throttles: std::array::from_fn(|_| Throttle::default()),
             border: Border::Unseen,
             unreturned: None,
@@ -128,12 +144,6 @@ impl Guest {
             let took = self.world.now_micros().saturating_sub(arrived);
             self.counters.reactions.add(u64::try_from(took).unwrap_or(0));
         }
-    }
-
-    /// Takes what the guest prints to 1 (standard output) or 2 (standard error).
-    pub(crate) fn print(&mut self, fd: u32, bytes: &[u8]) {
-        let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
-        stream.print(&self.journal, bytes);
     }
 
     /// Lets one more event be written.
@@ -162,69 +172,104 @@ impl Guest {
         Err(format!("too many requests: it may make {max} a second (`http_calls_per_second_max`)").into())
     }
 
-    /// A tick has passed: whether it computes on, whatever it is at, or lets others do so.
+    /// A tick has passed: whether it computes on, whatever it is at, or lets others do so, perhaps for a while.
     ///
     /// # Errors
     /// It has computed for too long without a host function: that ends it.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        self.admit_computing()?;
-        if !self.turn.is_up() {
+        let seen = (self.counters.busy_nanos.get(), self.counters.calls());
+        let (computed, called) = (seen.0 - self.seen.0, seen.1 - self.seen.1);
+        self.seen = seen;
+        self.without_call_nanos = if called == 0 { self.without_call_nanos + computed } else { 0 };
+        let most = Duration::from_millis(self.compute_ms_max.get().into());
+        if Duration::from_nanos(self.without_call_nanos) >= most {
+            let most = most.as_millis();
+            return Err(wasmtime::Error::msg(format!(
+                "it computed for {most} ms without a host function (`compute_ms_max`)"
+            )));
+        }
+        let pause = self.pause(computed, called);
+        if pause.is_none() && !self.turn.is_up() {
             // It has just begun: the tick has passed while it waited.
             return Ok(UpdateDeadline::Continue(1));
         }
-        Ok(UpdateDeadline::YieldCustom(1, self.turn.end(None)))
+        Ok(UpdateDeadline::YieldCustom(1, self.turn.end(pause)))
     }
 
-    /// # Errors
-    /// It has computed for too long without a host function.
-    fn admit_computing(&mut self) -> wasmtime::Result<()> {
-        let (busy, calls) = (self.counters.busy(), self.counters.calls());
-        if calls != self.calls {
-            (self.computed, self.calls) = (busy, calls);
+    /// For how long it has to do nothing after it has computed for so many nanoseconds and called so many host functions.
+    fn pause(&mut self, computed: u64, called: u64) -> Option<Duration> {
+        let now = Instant::now();
+        let for_calls = self.host_calls.spend(called, now);
+        let pause = self.processor.spend(computed, now).max(for_calls);
+        if pause.is_zero() {
+            return None;
         }
-        let most = Duration::from_millis(self.compute_ms_max.get().into());
-        if busy.saturating_sub(self.computed) < most {
-            return Ok(());
+        if !for_calls.is_zero() {
+            let max = self.host_calls_max;
+            let line = format!("paused: it may call {max} host functions a second (`host_calls_per_second_max`)");
+            if self.pauses.pass(&line, now).is_some() {
+                self.journal.say(LogLevel::Warn, &line);
+            }
         }
-        let most = most.as_millis();
-        Err(wasmtime::Error::msg(format!("it computed for {most} ms without a host function (`compute_ms_max`)")))
+        self.counters.throttled_nanos.add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        Some(pause)
     }
 
     /// Counts a call and logs why it failed. What the guest sees is `Ok`; `Err` ends it.
+    ///
+    /// Inlined, as it costs more to hand the result over than to look at it.
+    #[inline]
     pub(crate) fn settle<T>(
         &mut self,
         function: HostFunction,
         result: Result<T, Failed>,
         failed: T,
     ) -> wasmtime::Result<T> {
-        self.counters.count(function, result.is_ok());
-        let is_effect =
-            matches!(function, HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp);
-        if is_effect && result.is_ok() {
-            self.end_reaction();
-        }
         match result {
-            Ok(answer) => Ok(answer),
-            Err(Failed::Call(reason)) => {
-                if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
-                    let name = function.name();
-                    let line = match hidden {
-                        0 => format!("{name} failed: {reason}"),
-                        _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
-                    };
-                    self.journal.push(Source::Failure, &line);
+            Ok(answer) => {
+                self.counters.count(function, true);
+                if matches!(
+                    function,
+                    HostFunction::WriteEvent | HostFunction::WritebackWs | HostFunction::WritebackHttp
+                ) {
+                    self.end_reaction();
                 }
-                Ok(failed)
+                Ok(answer)
             }
-            Err(Failed::Guest(error)) => Err(error),
+            Err(failure) => self.settle_failed(function, failure).map(|()| failed),
         }
+    }
+
+    #[cold]
+    fn settle_failed(&mut self, function: HostFunction, failure: Failed) -> wasmtime::Result<()> {
+        self.counters.count(function, false);
+        let reason = match failure {
+            Failed::Call(reason) => reason,
+            Failed::Guest(error) => return Err(error),
+        };
+        if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
+            let name = function.name();
+            let line = match hidden {
+                0 => format!("{name} failed: {reason}"),
+                _ => format!("{name} failed: {reason} ({hidden} failures before this one were not logged)"),
+            };
+            self.journal.say(LogLevel::Warn, &line);
+        }
+        Ok(())
     }
 }
 
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.stdout.finish(&self.journal);
-        self.stderr.finish(&self.journal);
+/// Waits for what the world answers, but not for ever.
+///
+/// # Errors
+/// What it refuses, or that it takes too long, always in the same words: those are logged once a minute.
+pub(crate) async fn within<T>(
+    milliseconds: NonZeroU32,
+    answer: BoxFuture<'_, Result<T, Refusal>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(Duration::from_millis(milliseconds.get().into()), answer).await {
+        Ok(answer) => answer.map_err(|refusal| refusal.0),
+        Err(_) => Err(format!("no answer within {milliseconds} ms (`host_call_ms_max`)")),
     }
 }
 
@@ -240,12 +285,17 @@ pub(crate) fn memory(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
 }
 
 /// The guest's memory for a function of the ABI; refused while the guest's `allocate` or `deallocate` runs.
+#[inline]
 pub(crate) fn open(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
     match &caller.data().border {
-        Border::Open(exports) => return Ok(exports.memory),
-        Border::Held => return Err("called from inside `allocate` or `deallocate`".into()),
-        Border::Unseen => {}
+        Border::Open(exports) => Ok(exports.memory),
+        Border::Held => Err("called from inside `allocate` or `deallocate`".into()),
+        Border::Unseen => look_up(caller),
     }
+}
+
+#[cold]
+fn look_up(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
     let memory = memory(caller)?;
     let function = |caller: &mut Caller<'_, Guest>, name| match caller.get_export(name) {
         Some(Extern::Func(function)) => Ok(function),
@@ -259,6 +309,7 @@ pub(crate) fn open(caller: &mut Caller<'_, Guest>) -> Result<Memory, Failed> {
 }
 
 /// The data of the Region at that address, at most `bytes_max` of it.
+#[inline]
 pub(crate) fn argument<'m>(memory: &'m [u8], address: u32, what: &str, bytes_max: usize) -> Result<&'m [u8], Failed> {
     let data = Region::data(memory, address).map_err(|error| format!("{what}: {error}"))?;
     if data.len() > bytes_max {

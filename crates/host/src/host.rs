@@ -10,6 +10,7 @@ use crate::check::{LoadError, Report};
 use crate::gate::Gate;
 use crate::guest::{Guest, Limits};
 use crate::journal::{Journal, Logger};
+use crate::log::Log;
 use crate::module::{Loader, Module};
 use crate::options::{HostOptions, StartOptions};
 use crate::poll::Handles;
@@ -24,6 +25,9 @@ use crate::world::World;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
+    /// An option is outside of what there can be.
+    #[error("{0}")]
+    Options(String),
     /// wasmtime can't run here.
     #[error("the WebAssembly engine can't be set up on this machine: {0}")]
     Engine(String),
@@ -71,8 +75,9 @@ impl Host {
     /// A host without workflows: its threads are started, and idle.
     ///
     /// # Errors
-    /// The machine does not let it: no address space, no threads, a processor that wasmtime does not know.
+    /// An option can't be as it is. Or the machine does not let it: no address space, no threads, a processor that wasmtime does not know.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
+        options.check().map_err(HostError::Options)?;
         let loader = Loader::new(&options).map_err(|error| HostError::Engine(format!("{error:#}")))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.worker_threads.get())
@@ -120,13 +125,20 @@ impl Host {
         self.loader.load(name, bytes, &self.options)
     }
 
+    /// An empty log for workflows of that name, one after the other.
+    pub fn log(&self, name: &str) -> Log {
+        let core = self.core.as_ref().expect("it is there until the host is dropped");
+        Log { journal: Journal::new(Arc::clone(&core.logger), name.to_owned(), &self.options) }
+    }
+
     /// Starts a workflow in that world. Returns at once; how it goes is told by the [`Workflow`]. It runs once: one that
     /// fails has failed.
     ///
     /// With a module that another host has compiled, that is a workflow that has failed.
     pub fn start(&self, module: &Module, options: StartOptions, world: Arc<dyn World>) -> Workflow {
         let mut world = Some(world);
-        self.launch(module, options, move || world.take().expect("it runs once"), None, Gate::open())
+        let log = self.log(&options.name);
+        self.launch(module, options, log, move || world.take().expect("it runs once"), None, Gate::open())
     }
 
     /// Starts a workflow that is started again where it fails, each time in a new instance and in a new `world`. Its counters
@@ -138,13 +150,15 @@ impl Host {
         restarts: RestartOptions,
         world: impl FnMut() -> Arc<dyn World> + Send + 'static,
     ) -> Workflow {
-        self.launch(module, options, world, Some(Failures::new(restarts)), Gate::open())
+        let log = self.log(&options.name);
+        self.launch(module, options, log, world, Some(Failures::new(restarts)), Gate::open())
     }
 
     pub(crate) fn launch(
         &self,
         module: &Module,
         options: StartOptions,
+        Log { journal }: Log,
         mut world: impl FnMut() -> Arc<dyn World> + Send + 'static,
         failures: Option<Failures>,
         gate: Gate,
@@ -153,8 +167,6 @@ impl Host {
         let counters = Arc::<Counters>::default();
         let core = self.core.as_ref().expect("it is there until the host is dropped");
         let turn = Turn::new(self.options.tick());
-        let (lines_max, line_bytes_max) = (self.options.log_lines_max, self.options.log_line_bytes_max);
-        let journal = Journal::new(Arc::clone(&core.logger), options.name.clone(), lines_max, line_bytes_max);
         let name = options.name.clone();
         let guest = {
             let (host, ticker) = (self.options.clone(), Arc::clone(&core.ticker));
@@ -173,7 +185,6 @@ impl Host {
                     Handles::new(world, host.handles_max, Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
-                    Arc::clone(&counters),
                     Arc::clone(&turn),
                     Arc::clone(&journal),
                 )

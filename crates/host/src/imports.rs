@@ -5,7 +5,7 @@ use std::time::Duration;
 use slung_abi::{FAILED, HostFunction, HttpMethod, IMPORT_MODULE, OK, limits};
 use wasmtime::{Caller, Linker};
 
-use crate::guest::{Failed, Guest, argument, give, open, text};
+use crate::guest::{Failed, Guest, argument, give, open, text, within};
 use crate::poll::Step;
 use crate::text::{event_tags, timestamp, value};
 use crate::world::NewEvent;
@@ -73,7 +73,7 @@ async fn query_live(caller: &mut Call<'_>, query: u32) -> Result<u64, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let query = text(memory, query, "query", limits::QUERY_BYTES_MAX)?;
-    Ok(guest.handles.subscribe(query).await?)
+    Ok(guest.handles.subscribe(query, guest.host_call_ms_max).await?)
 }
 
 /// The aggregate over what is stored.
@@ -84,7 +84,7 @@ async fn query_history(caller: &mut Call<'_>, query: u32) -> Result<f64, Failed>
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let query = text(memory, query, "query", limits::QUERY_BYTES_MAX)?;
-    guest.world.history(query).await.map_err(|refusal| Failed::Call(refusal.0))
+    Ok(within(guest.host_call_ms_max, guest.world.history(query)).await?)
 }
 
 /// The handle's next event, now or within the sleep.
@@ -131,6 +131,7 @@ async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Res
 ///
 /// # Errors
 /// An unknown handle.
+#[inline]
 fn free_handle(caller: &mut Call<'_>, handle: u64) -> Result<i32, Failed> {
     open(caller)?;
     caller.data_mut().handles.free(handle)?;
@@ -148,7 +149,8 @@ async fn write_event(caller: &mut Call<'_>, time: u32, number: u32, tags: u32) -
     let value = value(text(memory, number, "value", limits::NUMBER_BYTES_MAX)?)?;
     let (series, tags) = event_tags(text(memory, tags, "tags", limits::TAGS_BYTES_MAX)?)?;
     guest.admit_write()?;
-    guest.world.write(NewEvent { timestamp, value, series, tags }).await.map_err(|refusal| Failed::Call(refusal.0))?;
+    let event = NewEvent { timestamp, value, series, tags };
+    within(guest.host_call_ms_max, guest.world.write(event)).await?;
     Ok(OK)
 }
 
@@ -156,6 +158,7 @@ async fn write_event(caller: &mut Call<'_>, time: u32, number: u32, tags: u32) -
 ///
 /// # Errors
 /// The Region, or the connection.
+#[inline]
 fn writeback_ws(caller: &mut Call<'_>, producer: u64, data: u32) -> Result<i32, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
@@ -176,8 +179,7 @@ async fn writeback_http(caller: &mut Call<'_>, url: u32, body: u32, method: i32)
     let url = text(memory, url, "URL", limits::URL_BYTES_MAX)?;
     let body = argument(memory, body, "body", limits::HTTP_REQUEST_BYTES_MAX)?.to_vec();
     guest.admit_http_call()?;
-    let response = guest.world.writeback_http(method, url, body);
-    let response = response.await.map_err(|refusal| Failed::Call(refusal.0))?;
+    let response = within(guest.host_call_ms_max, guest.world.writeback_http(method, url, body)).await?;
     let (bytes, bytes_max) = (response.len(), limits::HTTP_RESPONSE_BYTES_MAX);
     if bytes > bytes_max {
         return Err(format!("a response of {bytes} bytes, at most {bytes_max} are given").into());

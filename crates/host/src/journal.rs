@@ -1,124 +1,211 @@
 //! Log lines of workflows: what they print, what fails, how they end. Bounded and made harmless on the way in, written
 //! by a thread of their own, so that a log that is slow, or whose reader has stopped, holds up no guest.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::stats::Counter;
+use crate::bucket::Bucket;
+use crate::log::{LogLevel, LogLine, LogPage, LogSource, Ring};
+use crate::options::HostOptions;
 
-/// Between two rounds of the log thread: together with the lines that a workflow may have waiting, this is the rate at
-/// which it can fill the log.
+/// Between two rounds of the log thread.
 const ROUND: Duration = Duration::from_millis(100);
+/// How often at most it is told how many lines were printed beyond the limit.
+const TELL: Duration = Duration::from_secs(1);
+/// What a printed line counts beside its text, bytes: about what the log puts before it. So a flood of empty lines has an end,
+/// too.
+const LINE_BYTES_EXTRA: usize = 64;
 
-/// Where a line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    Stdout,
-    Stderr,
-    /// A host function failed.
-    Failure,
-    /// The workflow has ended well, or was stopped.
-    Ended,
-    /// The workflow has ended badly.
-    Died,
+/// Printed lines that were dropped since it was last told how many.
+#[derive(Debug)]
+struct Excess {
+    lines: u64,
+    since: Instant,
 }
 
 #[derive(Debug)]
-struct Line {
-    source: Source,
-    text: String,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    lines: VecDeque<Line>,
+struct Inside {
+    ring: Ring,
+    /// Lines that went before the log thread took them, and of which it has not told.
+    unlogged: u64,
+    excess: Option<Excess>,
+    /// All lines that were ever dropped, for whichever of the two reasons.
     dropped: u64,
 }
 
-/// The lines of one workflow that wait for the log thread.
+/// The lines of one workflow, of one version after the other.
 #[derive(Debug)]
 pub(crate) struct Journal {
     workflow: String,
-    lines_max: usize,
     line_bytes_max: usize,
-    waiting: Mutex<Waiting>,
+    inside: Mutex<Inside>,
+    /// The number of the newest line, to look at without the lock.
+    newest: AtomicU64,
     /// Whether the log thread knows that something waits.
     announced: AtomicBool,
-    /// All that were ever dropped; written under `waiting`.
-    dropped: Counter,
     logger: Arc<Logger>,
 }
 
 impl Journal {
-    pub(crate) fn new(logger: Arc<Logger>, workflow: String, lines_max: usize, line_bytes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(logger: Arc<Logger>, workflow: String, options: &HostOptions) -> Arc<Self> {
+        let ring = Ring::new(options.log_lines_max, options.log_bytes_max);
         Arc::new(Self {
             workflow,
-            lines_max: lines_max.max(1),
-            line_bytes_max,
-            waiting: Mutex::default(),
+            line_bytes_max: options.log_line_bytes_max,
+            inside: Mutex::new(Inside { ring, unlogged: 0, excess: None, dropped: 0 }),
+            newest: AtomicU64::new(0),
             announced: AtomicBool::new(false),
-            dropped: Counter::default(),
             logger,
         })
     }
 
     /// Lines that were dropped because there were too many.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.get()
+        lock(&self.inside).dropped
     }
 
-    /// Adds a line; any text will do. Drops the oldest when there are too many.
-    pub(crate) fn push(self: &Arc<Self>, source: Source, text: &str) {
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn page(&self, after: u64, lines_max: usize) -> LogPage {
+        lock(&self.inside).ring.page(after, lines_max)
+    }
+
+    /// Adds a line of the host's; any text will do.
+    pub(crate) fn say(self: &Arc<Self>, level: LogLevel, text: &str) {
         let text = printable(text, self.line_bytes_max);
-        let mut waiting = lock(&self.waiting);
-        if waiting.lines.len() >= self.lines_max {
-            waiting.lines.pop_front();
-            waiting.dropped += 1;
-            self.dropped.add(1);
+        self.push(&mut lock(&self.inside), level, LogSource::Host, &text);
+        self.announce();
+    }
+
+    /// Adds a line that the workflow has printed; printable.
+    fn print(self: &Arc<Self>, source: LogSource, text: &str) {
+        let level = if source == LogSource::Stdout { LogLevel::Info } else { LogLevel::Warn };
+        self.push(&mut lock(&self.inside), level, source, text);
+        self.announce();
+    }
+
+    /// Counts printed lines that are not kept. The log thread tells of them.
+    fn drop_lines(self: &Arc<Self>, lines: u64) {
+        let mut inside = lock(&self.inside);
+        inside.dropped += lines;
+        inside.excess.get_or_insert_with(|| Excess { lines: 0, since: Instant::now() }).lines += lines;
+        drop(inside);
+        self.announce();
+    }
+
+    /// Tells at once what was dropped, if anything was: nothing more is printed.
+    fn tell_of_excess(self: &Arc<Self>) {
+        self.add_excess(&mut lock(&self.inside));
+        self.announce();
+    }
+
+    fn add_excess(&self, inside: &mut Inside) {
+        if let Some(Excess { lines, .. }) = inside.excess.take() {
+            let text =
+                format!("{lines} lines dropped: more than it may print in a second (`log_bytes_per_second_max`)");
+            self.push(inside, LogLevel::Warn, LogSource::Host, &text);
         }
-        waiting.lines.push_back(Line { source, text });
-        drop(waiting);
+    }
+
+    fn push(&self, inside: &mut Inside, level: LogLevel, source: LogSource, text: &str) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        let (newest, unlogged) = inside.ring.push(time_micros, level, source, text);
+        inside.unlogged += unlogged;
+        inside.dropped += unlogged;
+        self.newest.store(newest, Ordering::Release);
+    }
+
+    fn announce(self: &Arc<Self>) {
         if !self.announced.swap(true, Ordering::AcqRel) {
             self.logger.announce(Arc::clone(self));
         }
     }
 
     /// Writes what waits. `announced` goes first: a line that comes in between is announced again.
-    fn write(&self) {
+    fn write(self: &Arc<Self>) {
         self.announced.store(false, Ordering::Release);
-        let Waiting { lines, dropped } = std::mem::take(&mut *lock(&self.waiting));
+        let mut inside = lock(&self.inside);
+        if inside.excess.as_ref().is_some_and(|excess| excess.since.elapsed() >= TELL) {
+            self.add_excess(&mut inside);
+        }
+        let untold = inside.excess.is_some();
+        let (dropped, lines) = (std::mem::take(&mut inside.unlogged), inside.ring.take());
+        drop(inside);
         let workflow = self.workflow.as_str();
         if dropped > 0 {
-            tracing::warn!(target: "workflow", workflow, "{dropped} lines dropped: more than can be logged");
+            tracing::warn!(target: "workflow", workflow, from = "host", "{dropped} lines dropped: more than can be logged");
         }
-        for Line { source, text } in lines {
-            match source {
-                Source::Stdout => tracing::info!(target: "workflow", workflow, from = "stdout", "{text}"),
-                Source::Stderr => tracing::warn!(target: "workflow", workflow, from = "stderr", "{text}"),
-                Source::Failure => tracing::warn!(target: "workflow", workflow, from = "host", "{text}"),
-                Source::Ended => tracing::info!(target: "workflow", workflow, from = "host", "{text}"),
-                Source::Died => tracing::error!(target: "workflow", workflow, from = "host", "{text}"),
+        for LogLine { level, source, text, .. } in lines {
+            let from = source.as_str();
+            match level {
+                LogLevel::Info => tracing::info!(target: "workflow", workflow, from, "{text}"),
+                LogLevel::Warn => tracing::warn!(target: "workflow", workflow, from, "{text}"),
+                LogLevel::Error => tracing::error!(target: "workflow", workflow, from, "{text}"),
             }
         }
+        if untold {
+            self.announce(); // to be looked at in the next round
+        }
+    }
+}
+
+/// What one instance of a workflow prints: joined to lines, and held to so many bytes in a second.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    journal: Arc<Journal>,
+    stdout: LineBuffer,
+    stderr: LineBuffer,
+    budget: Bucket,
+}
+
+impl Printer {
+    pub(crate) fn new(journal: Arc<Journal>, bytes_per_second_max: NonZeroU32) -> Self {
+        let [stdout, stderr] = [LogSource::Stdout, LogSource::Stderr].map(LineBuffer::new);
+        Self { journal, stdout, stderr, budget: Bucket::new(bytes_per_second_max, Instant::now()) }
+    }
+
+    /// Takes what was printed to 1 (standard output) or 2 (standard error).
+    pub(crate) fn print(&mut self, fd: u32, printed: &[u8]) {
+        let stream = if fd == 1 { &mut self.stdout } else { &mut self.stderr };
+        let dropped = stream.print(&self.journal, &mut self.budget, printed);
+        if dropped > 0 {
+            self.journal.drop_lines(dropped);
+        }
+    }
+}
+
+impl Drop for Printer {
+    fn drop(&mut self) {
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            let dropped = stream.finish(&self.journal, &mut self.budget);
+            if dropped > 0 {
+                self.journal.drop_lines(dropped);
+            }
+        }
+        self.journal.tell_of_excess();
     }
 }
 
 /// Joins what a guest prints in pieces to lines.
 #[derive(Debug)]
-pub(crate) struct LineBuffer {
-    source: Source,
+struct LineBuffer {
+    source: LogSource,
     bytes: Vec<u8>,
 }
 
 impl LineBuffer {
-    pub(crate) fn new(source: Source) -> Self {
+    fn new(source: LogSource) -> Self {
         Self { source, bytes: Vec::new() }
     }
 
-    /// Takes what was printed and hands complete lines on.
-    pub(crate) fn print(&mut self, journal: &Arc<Journal>, printed: &[u8]) {
+    /// Takes what was printed and hands complete lines on. Answers how many were dropped.
+    fn print(&mut self, journal: &Arc<Journal>, budget: &mut Bucket, printed: &[u8]) -> u64 {
+        let mut dropped = 0;
         for piece in printed.split_inclusive(|&byte| byte == b'\n') {
             let (text, complete) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
@@ -128,22 +215,29 @@ impl LineBuffer {
             let room = (journal.line_bytes_max + 1).saturating_sub(self.bytes.len());
             self.bytes.extend_from_slice(&text[..text.len().min(room)]);
             if complete {
-                self.end_line(journal);
+                dropped += u64::from(!self.end_line(journal, budget));
             }
         }
+        dropped
     }
 
-    /// Hands on what is left of a line without an end.
-    pub(crate) fn finish(&mut self, journal: &Arc<Journal>) {
-        if !self.bytes.is_empty() {
-            self.end_line(journal);
+    /// Hands on what is left of a line without an end. Answers how many were dropped: 0 or 1.
+    fn finish(&mut self, journal: &Arc<Journal>, budget: &mut Bucket) -> u64 {
+        if self.bytes.is_empty() { 0 } else { u64::from(!self.end_line(journal, budget)) }
+    }
+
+    /// Whether the line was within the budget. It is if anything is left, and may take more than that: so any line can pass,
+    /// however small the budget, and one that can't costs no more than this.
+    fn end_line(&mut self, journal: &Arc<Journal>, budget: &mut Bucket) -> bool {
+        let passes = budget.any(Instant::now());
+        if passes {
+            let line = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
+            let text = printable(&String::from_utf8_lossy(line), journal.line_bytes_max);
+            budget.spend(u32::try_from(text.len() + LINE_BYTES_EXTRA).unwrap_or(u32::MAX));
+            journal.print(self.source, &text);
         }
-    }
-
-    fn end_line(&mut self, journal: &Arc<Journal>) {
-        let line = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
-        journal.push(self.source, &String::from_utf8_lossy(line));
         self.bytes.clear();
+        passes
     }
 }
 
@@ -240,7 +334,12 @@ pub(crate) struct Logger {
 
 impl Logger {
     fn announce(&self, journal: Arc<Journal>) {
-        lock(&self.announced).journals.push(journal);
+        let mut announced = lock(&self.announced);
+        if announced.closing {
+            return; // nobody would ever take it out again
+        }
+        announced.journals.push(journal);
+        drop(announced);
         self.changed.notify_one();
     }
 
@@ -280,40 +379,107 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::task::Poll;
+
     use super::*;
 
-    fn journal(lines_max: usize, line_bytes_max: usize) -> Arc<Journal> {
-        Journal::new(Arc::default(), "w".to_owned(), lines_max, line_bytes_max)
+    fn journal(log_lines_max: usize, log_line_bytes_max: usize) -> Arc<Journal> {
+        let options = HostOptions { log_lines_max, log_line_bytes_max, ..HostOptions::default() };
+        Journal::new(Arc::default(), "w".to_owned(), &options)
     }
 
     fn lines(journal: &Journal) -> Vec<String> {
-        lock(&journal.waiting).lines.iter().map(|line| line.text.clone()).collect()
+        journal.page(0, usize::MAX).lines.iter().map(|line| line.text.to_string()).collect()
+    }
+
+    fn printer(journal: &Arc<Journal>, bytes_per_second_max: u32) -> Printer {
+        Printer::new(Arc::clone(journal), NonZeroU32::new(bytes_per_second_max).unwrap())
     }
 
     #[test]
     fn pieces_become_lines() {
         let journal = journal(10, 8);
-        let mut out = LineBuffer::new(Source::Stdout);
+        let mut out = printer(&journal, 100_000);
         for piece in ["one\ntw", "o\r\n", "\n", "12345678\n123456789", "more\n", "rest"] {
-            out.print(&journal, piece.as_bytes());
+            out.print(1, piece.as_bytes());
         }
-        out.finish(&journal);
-        out.finish(&journal);
-        assert_eq!(lines(&journal), ["one", "two", "", "12345678", "12345678…", "rest"]);
+        out.print(2, b"oh");
+        drop(out);
+        assert_eq!(lines(&journal), ["one", "two", "", "12345678", "12345678…", "rest", "oh"]);
+        let page = journal.page(5, 10);
+        let kinds = [(6, LogLevel::Info, LogSource::Stdout), (7, LogLevel::Warn, LogSource::Stderr)];
+        assert!(page.lines.iter().map(|line| (line.number, line.level, line.source)).eq(kinds));
+        assert!(
+            page.lines[0].time_micros > 1_700_000_000_000_000 && page.lines[0].time_micros <= page.lines[1].time_micros
+        );
     }
 
     #[test]
     fn the_oldest_line_goes() {
         let journal = journal(2, 100);
         for text in ["a", "b", "c", "d", "e"] {
-            journal.push(Source::Stdout, text);
+            journal.say(LogLevel::Info, text);
         }
-        assert_eq!(lines(&journal), ["d", "e"]);
+        assert_eq!((lines(&journal), journal.newest()), (vec!["d".to_owned(), "e".to_owned()], 5));
         assert_eq!(journal.dropped(), 3);
         assert_eq!(lock(&journal.logger.announced).journals.len(), 1, "announced once");
         journal.write();
-        journal.push(Source::Stdout, "f");
+        journal.say(LogLevel::Info, "f");
         assert_eq!(lock(&journal.logger.announced).journals.len(), 2, "announced again after it was written");
+        assert_eq!(journal.dropped(), 3, "the log has it, the ring need not");
+    }
+
+    /// The first line takes more than there is, and nothing passes until time has made up for it: more than a minute.
+    #[test]
+    fn what_is_printed_beyond_the_budget_is_dropped_counted_and_told() {
+        let journal = journal(10, 100);
+        let mut out = printer(&journal, 1);
+        out.print(1, b"one\n\ntwo\n");
+        out.print(2, b"three\nfour");
+        assert_eq!((lines(&journal), journal.dropped()), (vec!["one".to_owned()], 3));
+        let count_from = |since| lock(&journal.inside).excess.as_mut().unwrap().since = since;
+        count_from(Instant::now() + Duration::from_secs(3_600));
+        journal.say(LogLevel::Warn, "the host's own lines pass");
+        journal.write();
+        assert_eq!(lines(&journal).len(), 2, "it is told once in a second");
+        assert_eq!(lock(&journal.logger.announced).journals.len(), 2, "and until then the log thread looks again");
+        count_from(Instant::now().checked_sub(TELL).unwrap());
+        journal.write();
+        let told = "3 lines dropped: more than it may print in a second (`log_bytes_per_second_max`)";
+        assert_eq!(lines(&journal)[2..], [told]);
+        drop(out);
+        assert_eq!(lines(&journal)[3..], [told.replace("3 ", "1 ")], "`four` had no end");
+        assert_eq!(journal.dropped(), 4);
+    }
+
+    /// Who follows sees each line once and in order, or is told how many are gone.
+    #[test]
+    fn following() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let log = crate::log::Log { journal: journal(3, 100) };
+        runtime.block_on(async {
+            let waits = async |after| {
+                let mut changed = std::pin::pin!(log.changed(after));
+                std::future::poll_fn(|context| Poll::Ready(changed.as_mut().poll(context).is_pending())).await
+            };
+            assert!(waits(0).await && waits(70).await, "there is nothing at all");
+            let writer = log.clone();
+            let write = async move {
+                tokio::task::yield_now().await;
+                for number in 1..=5 {
+                    writer.journal.say(LogLevel::Info, &format!("line {number}"));
+                }
+            };
+            tokio::join!(log.changed(0), write);
+            let page = log.lines(0, 2);
+            assert_eq!((page.missed, page.lines.iter().map(|line| line.number).collect::<Vec<_>>()), (2, vec![3, 4]));
+            assert!(!waits(4).await);
+            assert_eq!(&*log.lines(4, 2).lines[0].text, "line 5");
+            assert!(waits(5).await);
+            assert!(!waits(70).await, "a number of the server's run before: from the beginning");
+            assert_eq!(log.lines(70, 1).lines[0].number, 3);
+        });
     }
 
     #[test]
@@ -367,11 +533,13 @@ mod tests {
 
     #[test]
     fn closing_writes_and_ends() {
-        let logger = Arc::<Logger>::default();
-        let journal = Journal::new(Arc::clone(&logger), "w".to_owned(), 4, 100);
-        journal.push(Source::Failure, "x");
-        logger.close();
-        logger.run();
-        assert_eq!(lines(&journal), Vec::<String>::new());
+        let journal = journal(4, 100);
+        journal.say(LogLevel::Warn, "x");
+        journal.logger.close();
+        journal.logger.run();
+        assert_eq!(lock(&journal.inside).ring.take(), [], "it was written");
+        journal.say(LogLevel::Warn, "y");
+        assert_eq!(lock(&journal.logger.announced).journals.len(), 0, "who is not written is not kept");
+        assert_eq!(lines(&journal), ["x", "y"]);
     }
 }

@@ -12,7 +12,7 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use crate::check::{self, Entry, LoadError, Problems, Provided, Report};
 use crate::guest::Guest;
-use crate::options::{ASYNC_STACK_BYTES, HostOptions, StartOptions, WASM_STACK_BYTES_MAX};
+use crate::options::{HOST_STACK_BYTES, HostOptions, StartOptions};
 use crate::{imports, wasi};
 
 /// A module that was checked and compiled. Cloning it is cheap.
@@ -46,6 +46,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(options: &HostOptions) -> wasmtime::Result<Self> {
+        options.check().map_err(wasmtime::Error::msg)?;
         let engine = Engine::new(&config(options)?)?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
@@ -89,8 +90,8 @@ fn config(options: &HostOptions) -> wasmtime::Result<Config> {
         config.cache(Some(Cache::new(cache)?));
     }
     config.epoch_interruption(true);
-    config.max_wasm_stack(WASM_STACK_BYTES_MAX);
-    config.async_stack_size(ASYNC_STACK_BYTES);
+    config.max_wasm_stack(options.wasm_stack_bytes_max);
+    config.async_stack_size(options.wasm_stack_bytes_max + HOST_STACK_BYTES);
     // Not from the environment: modules are not to be read for debug information.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
     // What no compiler's guest needs yet. A feature that is on can never be taken away from the modules that use it.

@@ -1,16 +1,18 @@
 //! What can be set, with unit, default and reason.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use slung_abi::limits;
 
-/// Bytes of stack that a guest's own code may use: below [`ASYNC_STACK_BYTES`], so that what is left is enough for the
-/// host function that the deepest guest function calls.
-pub(crate) const WASM_STACK_BYTES_MAX: usize = 512 * 1024;
-/// Bytes of address space of each stack that a guest runs on; only what is touched takes memory.
-pub(crate) const ASYNC_STACK_BYTES: usize = 1024 * 1024;
+/// Bytes of each stack that a guest runs on beside those for the guest's own code: enough for the host function that the
+/// deepest guest function calls.
+pub(crate) const HOST_STACK_BYTES: usize = 512 * 1024;
+/// With less not even a compiler's start-up code gets through.
+const WASM_STACK_BYTES_MIN: usize = 16 * 1024;
+/// More than any program needs, and little enough that ten thousand such stacks still have addresses.
+const WASM_STACK_BYTES_MOST: usize = 1024 * 1024 * 1024;
 /// Tables of one guest: compilers make one.
 pub(crate) const TABLES_MAX: usize = 4;
 /// Bytes of a guest's memory that one WASI call may make the host copy or look at: enough for any honest `poll_oneoff`
@@ -32,6 +34,10 @@ pub struct HostOptions {
     /// Linear memory of one workflow, bytes; by default 64 MiB. A module that starts with more is refused, growing over
     /// it fails.
     pub memory_bytes_max: usize,
+    /// Stack of one workflow's own code, bytes, from 16 KiB to 1 GiB; by default 512 KiB, half of what a thread usually has and
+    /// many times of what programs without deep recursion need. Beyond it the workflow traps. So much address space is taken
+    /// for each that runs, and 512 KiB more for the host's functions; memory only as far as it is touched.
+    pub wasm_stack_bytes_max: usize,
     /// Elements of one table of a workflow; by default 100,000 (a function pointer each; the largest programs have tens
     /// of thousands).
     pub table_elements_max: usize,
@@ -42,9 +48,12 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Live queries that a workflow may have at a time; by default [`limits::HANDLES_MAX`].
     pub handles_max: usize,
-    /// Lines that a workflow has said or caused and that wait to be logged; by default 256. They are logged at least 100
-    /// ms apart, so this is also the most that one can put into the log in that time. When it is full, the oldest go.
+    /// Lines of a workflow that are kept, to be logged and to be read; by default 1,000: some screens of what came before a
+    /// failure. When there are more, the oldest go.
     pub log_lines_max: usize,
+    /// Bytes of the lines of a workflow that are kept; by default 256 KiB: 1,000 lines of more than the usual length, and
+    /// 256 MiB for 1,000 workflows that all talk a lot. When there are more, the oldest go.
+    pub log_bytes_max: usize,
     /// Bytes of a line that a workflow prints; by default 4,096. What is longer is cut.
     pub log_line_bytes_max: usize,
 }
@@ -56,17 +65,28 @@ impl Default for HostOptions {
             epoch_tick_ms: 1,
             poll_sleep_ms_max: limits::POLL_SLEEP_MS_MAX,
             memory_bytes_max: 64 * 1024 * 1024,
+            wasm_stack_bytes_max: 512 * 1024,
             table_elements_max: 100_000,
             module_bytes_max: 10 * 1024 * 1024,
             cache_dir: None,
             handles_max: limits::HANDLES_MAX,
-            log_lines_max: 256,
+            log_lines_max: 1_000,
+            log_bytes_max: 256 * 1024,
             log_line_bytes_max: 4_096,
         }
     }
 }
 
 impl HostOptions {
+    /// What can't be, with the option's name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (least, most, given) = (WASM_STACK_BYTES_MIN, WASM_STACK_BYTES_MOST, self.wasm_stack_bytes_max);
+        if (least..=most).contains(&given) {
+            return Ok(());
+        }
+        Err(format!("wasm_stack_bytes_max = {given}: from {least} to {most} bytes"))
+    }
+
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_millis(self.epoch_tick_ms.max(1))
     }
@@ -89,9 +109,26 @@ pub struct StartOptions {
     /// default 10, which no receiver of alerts takes for an attack. What is beyond that is refused to the workflow, not
     /// queued. A workflow waits for each of its requests, so there is never more than one of it at a time.
     pub http_calls_per_second_max: NonZeroU32,
-    /// How long it may compute without calling one of the seven host functions, milliseconds of time on a thread, at least
+    /// Calls of the seven host functions in a second, at least 1, and as many at once after a second without any; by default
+    /// 5,000,000, which no workflow comes to that does anything with what it is told: a poll alone takes 0.3 µs. It is looked at
+    /// about once a millisecond; a workflow that was faster is paused until it is at this rate again.
+    pub host_calls_per_second_max: NonZeroU32,
+    /// How long it waits for a live query to be registered, for history, for a write and for an HTTP response, milliseconds,
+    /// at least 1; by default 30,000: three times of what an HTTP request may take, and longer than any question to history that
+    /// somebody waits for. Then the call fails, and the workflow goes on.
+    pub host_call_ms_max: NonZeroU32,
+    /// Its share of the processors, percent of one of them, from 1 to 100 (what is above is 100); by default 100, which is
+    /// all that it can take, as it is one thread: others are not held up by it in any case. A workflow that is over its share, by
+    /// more than 100 ms of rest have brought, is paused.
+    pub processor_share_max: NonZeroU8,
+    /// How long it may compute without calling one of the seven host functions, milliseconds of processor time, at least
     /// 1; by default 2,000. What takes longer does not come to an end by itself, most likely, and is ended as a trap.
     pub compute_ms_max: NonZeroU32,
+    /// Bytes that it may print in a second, at least 1, and as many at once after a second without any; by default 64 KiB:
+    /// hundreds of lines, more than anybody reads, and no more than some 5.7 GB of log a day from one that runs away. A line
+    /// counts as it is logged, and 64 bytes more. What is beyond that is dropped and counted, and a line says how much that
+    /// was, at most one a second. What the host says of it is not held to this.
+    pub log_bytes_per_second_max: NonZeroU32,
 }
 
 impl Default for StartOptions {
@@ -102,7 +139,11 @@ impl Default for StartOptions {
             args: Vec::new(),
             writes_per_second_max: NonZeroU32::new(10_000).expect("10,000 is not 0"),
             http_calls_per_second_max: NonZeroU32::new(10).expect("10 is not 0"),
+            host_calls_per_second_max: NonZeroU32::new(5_000_000).expect("5,000,000 is not 0"),
+            host_call_ms_max: NonZeroU32::new(30_000).expect("30,000 is not 0"),
+            processor_share_max: NonZeroU8::new(100).expect("100 is not 0"),
             compute_ms_max: NonZeroU32::new(2_000).expect("2,000 is not 0"),
+            log_bytes_per_second_max: NonZeroU32::new(64 * 1024).expect("65,536 is not 0"),
         }
     }
 }

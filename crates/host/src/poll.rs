@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::gate::{Gate, Relieved};
+use crate::guest::within;
 use crate::ticker::Ticker;
 use crate::world::World;
 
@@ -75,11 +77,11 @@ impl Handles {
     }
 
     /// Registers a live query; the guest's number of it.
-    pub(crate) async fn subscribe(&mut self, query: &str) -> Result<u64, String> {
+    pub(crate) async fn subscribe(&mut self, query: &str, milliseconds_max: NonZeroU32) -> Result<u64, String> {
         if self.open.len() >= self.handles_max {
             return Err(format!("{} handles are open, which is as many as a workflow may have", self.open.len()));
         }
-        let id = self.world.subscribe(query).await.map_err(|refusal| refusal.0)?;
+        let id = within(milliseconds_max, self.world.subscribe(query)).await?;
         self.last += 1;
         self.open.insert(self.last, Handle { id, polled: 0 });
         Ok(self.last)
@@ -329,7 +331,7 @@ mod tests {
             let mut handles = Handles::new(world.clone(), 100, Gate::open().into());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             for handle in 1..=count as u64 {
-                assert_eq!(runtime.block_on(handles.subscribe("q")), Ok(handle));
+                assert_eq!(runtime.block_on(handles.subscribe("q", NonZeroU32::MAX)), Ok(handle));
             }
             Self { world, handles, runtime }
         }

@@ -69,9 +69,9 @@ pub struct Reactions {
 }
 
 impl Reactions {
-    /// Becomes these and the later ones together.
+    /// Becomes these and later ones together.
     pub(crate) fn go_on(&mut self, later: &Self) {
-        for (count, later) in self.counts.iter_mut().zip(&later.counts) {
+        for (count, later) in self.counts.iter_mut().zip(later.counts) {
             *count += later;
         }
         self.micros += later.micros;

@@ -36,6 +36,7 @@ pub(crate) struct Counters {
     pub(crate) asleep: Counter,
     pub(crate) busy_nanos: Counter,
     pub(crate) demotions: Counter,
+    pub(crate) throttled_nanos: Counter,
     pub(crate) memory_bytes: Counter,
     pub(crate) memory_bytes_max: Counter,
     pub(crate) writes_refused: Counter,
@@ -76,6 +77,8 @@ pub struct Stats {
     pub demotions: u64,
     /// Since when its present instance runs; `None` while there is none.
     pub uptime: Option<Duration>,
+    /// How long it was paused in all because it was over its share of the processor, or over its host calls a second.
+    pub throttled: Duration,
     /// Linear memory, bytes; 0 between a failure and the next start. It never shrinks, so this is also the most that this
     /// instance had.
     pub memory_bytes: u64,
@@ -90,7 +93,9 @@ pub struct Stats {
     pub http_calls_refused: u64,
     /// How often it was started again after it had failed.
     pub restarts: u64,
-    /// Lines that were not logged because there were too many.
+    /// Lines of its log, from the log's beginning, that were dropped: printed beyond
+    /// [`StartOptions::log_bytes_per_second_max`](crate::StartOptions::log_bytes_per_second_max), or too many for a log thread
+    /// that is held up.
     pub log_lines_dropped: u64,
 }
 
@@ -101,7 +106,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Becomes what this one and a later one of the same workflow have done together. Uptime and memory are the later one's.
+    /// Becomes what this one and a later one of the same workflow have done together. What is of one instance is the later one's.
     pub(crate) fn go_on(&mut self, later: &Self) {
         self.events += later.events;
         self.event_bytes += later.event_bytes;
@@ -113,6 +118,7 @@ impl Stats {
         self.busy += later.busy;
         self.demotions += later.demotions;
         self.uptime = later.uptime;
+        self.throttled += later.throttled;
         self.memory_bytes = later.memory_bytes;
         self.memory_bytes_max = self.memory_bytes_max.max(later.memory_bytes_max);
         self.reactions.go_on(&later.reactions);
@@ -129,6 +135,11 @@ impl Counters {
         Duration::from_nanos(self.busy_nanos.get())
     }
 
+    /// Calls of host functions so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.ok.iter().chain(&self.failed).map(Counter::get).sum()
+    }
+
     /// Its linear memory has so many bytes from now on.
     pub(crate) fn memory(&self, bytes: u64) {
         self.memory_bytes.set(bytes);
@@ -138,11 +149,6 @@ impl Counters {
     /// An instance runs since then, or none does.
     pub(crate) fn runs_since(&self, since: Option<Instant>) {
         *self.runs_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    /// Calls of host functions so far.
-    pub(crate) fn calls(&self) -> u64 {
-        self.ok.iter().chain(&self.failed).map(Counter::get).sum()
     }
 
     pub(crate) fn count(&self, function: HostFunction, ok: bool) {
@@ -163,6 +169,7 @@ impl Counters {
             busy: self.busy(),
             demotions: self.demotions.get(),
             uptime: runs_since.map(|since| since.elapsed()),
+            throttled: Duration::from_nanos(self.throttled_nanos.get()),
             memory_bytes: self.memory_bytes.get(),
             memory_bytes_max: self.memory_bytes_max.get(),
             reactions: self.reactions.reactions(),

@@ -7,7 +7,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use crate::guest::Guest;
-use crate::options::StartOptions;
+use crate::options::{StartOptions, WASI_CALL_BYTES_MAX};
 
 /// The most that one `fd_write` takes, bytes; it says how much it took, and C libraries write the rest then. So a guest
 /// that prints its whole memory lets others run in between.
@@ -22,7 +22,7 @@ const FAULT: i32 = 21;
 const INVAL: i32 = 28;
 
 pub(crate) fn context(options: &StartOptions) -> WasiP1Ctx {
-    WasiCtxBuilder::new().args(&options.args).envs(&options.env).build_p1()
+    WasiCtxBuilder::new().args(&options.args).envs(&options.env).max_random_size(WASI_CALL_BYTES_MAX as u64).build_p1()
 }
 
 /// Adds all of WASI preview 1. `fd_write` is ours: wasmtime's traps where its sink is full, and copies and awaits each 4
@@ -56,7 +56,7 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: u32, pieces: u32, pieces_len: u32
         };
         let bytes = &memory[piece];
         let taken = &bytes[..bytes.len().min(WRITE_BYTES_MAX - written)];
-        guest.print(fd, taken);
+        guest.printer.print(fd, taken);
         written += taken.len();
     }
     memory[written_at].copy_from_slice(&(written as u32).to_le_bytes());

@@ -13,7 +13,8 @@ use crate::check::Entry;
 use crate::gate::{Gate, Relieved};
 use crate::guest::Guest;
 use crate::host::Core;
-use crate::journal::{Journal, Source, printable};
+use crate::journal::{Journal, printable};
+use crate::log::{Log, LogLevel};
 use crate::options::WASI_CALL_BYTES_MAX;
 use crate::pool::{Pool, Turn};
 use crate::restarts::Failures;
@@ -135,6 +136,11 @@ impl Workflow {
         self.counters.stats(self.journal.dropped())
     }
 
+    /// What it and the host have said of late.
+    pub fn log(&self) -> Log {
+        Log { journal: Arc::clone(&self.journal) }
+    }
+
     /// Ends it, wherever it is: in a loop, asleep, waiting for a host function, starting. Returns at once; it has ended
     /// a few milliseconds later, see [`wait`](Self::wait). One that has ended stays what it is.
     pub fn stop(&self) {
@@ -203,11 +209,11 @@ pub(crate) struct Ending {
 impl Ending {
     /// It is over.
     pub(crate) fn say(&self, state: State) {
-        let source = match state {
-            State::Failed(_) => Source::Died,
-            _ => Source::Ended,
+        let level = match state {
+            State::Failed(_) => LogLevel::Error,
+            _ => LogLevel::Info,
         };
-        self.journal.push(source, &state.to_string());
+        self.journal.say(level, &state.to_string());
         self.state.send_replace(state);
     }
 }
@@ -258,11 +264,11 @@ async fn run_again(
             return state;
         }
         let Some(pause) = failures.add(Instant::now()) else {
-            ending.journal.push(Source::Died, &failures.too_many());
+            ending.journal.say(LogLevel::Error, &failures.too_many());
             return state;
         };
         let text = format!("failed: {failure}; it starts again in {:.1} s", pause.as_secs_f64());
-        ending.journal.push(Source::Died, &text);
+        ending.journal.say(LogLevel::Error, &text);
         ending.state.send_replace(State::Restarting(failure.clone()));
         counters.memory_bytes.set(0);
         tokio::time::sleep(pause).await;

@@ -29,7 +29,9 @@ pub struct NewEvent<'a> {
 /// The methods are called from a thread that runs guests. The synchronous ones must answer at once and wait for nobody;
 /// the futures must not block the thread either. The texts come from the guest, are UTF-8 and within the limits of
 /// [`slung_abi::limits`], and nothing else is known of them. A future is dropped unfinished when the workflow is
-/// stopped.
+/// stopped, and when it takes longer than
+/// [`StartOptions::host_call_ms_max`](crate::StartOptions::host_call_ms_max): a live query that nobody gets the id of has
+/// to be ended then.
 pub trait World: Send + Sync + 'static {
     /// Registers a live query, which may have to read what is stored. The answer is its id, never 0.
     ///

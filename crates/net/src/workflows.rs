@@ -170,7 +170,7 @@ pub struct WorkflowVersion {
     pub bytes: u64,
     /// When it was deployed, microseconds since the Unix epoch.
     pub deployed: i64,
-    /// What tells its module from others, as text.
+    /// What tells its module from others, as text: `sha256:` and 64 digits, for instance.
     pub digest: String,
     /// The names of the variables that it was deployed with.
     pub env: Vec<String>,

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::show::count;
 use crate::site::Deployments;
 use crate::watch::{Watch, WatchCounters};
-use crate::workflows::status;
+use crate::workflows::{self, status};
 
 /// The engine as the network uses it.
 pub(crate) struct EngineBackend {
@@ -211,14 +211,16 @@ impl Backend for EngineBackend {
     ) -> BoxFuture<'_, Result<WorkflowStatus, WorkflowRefused>> {
         let name = name.to_owned();
         async move {
-            let changed = self.workflows.change(&name, crate::workflows::change(change)).await;
-            changed.map(status).map_err(crate::workflows::refused)
+            let changed = self.workflows.change(&name, workflows::change(change)).await;
+            changed.map(status).map_err(workflows::refused)
         }
         .boxed()
     }
 
-    fn workflow_log(&self, name: &str, _: usize, _: bool) -> Result<WorkflowLog, WorkflowRefused> {
-        Err(WorkflowRefused::NotFound(format!("there is no workflow {name}")))
+    fn workflow_log(&self, name: &str, lines: usize, follow: bool) -> Result<WorkflowLog, WorkflowRefused> {
+        let workflow = self.workflows.get(name);
+        let workflow = workflow.ok_or_else(|| WorkflowRefused::NotFound(format!("there is no workflow {name}")))?;
+        Ok(workflow.log.map_or_else(|| futures_util::stream::empty().boxed(), |log| workflows::log(log, lines, follow)))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {

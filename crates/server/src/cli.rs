@@ -30,6 +30,20 @@ pub(crate) enum Command {
     Live(LiveArgs),
     /// Delete points from a running server, for good.
     Delete(DeleteArgs),
+    /// Deploy a module as a workflow of a running server, in place of the version that runs.
+    Deploy(DeployArgs),
+    /// Show the workflows of a running server: what they do, and what they take.
+    Ps(PsArgs),
+    /// Show what a workflow of a running server has logged, and what it logs.
+    Logs(LogsArgs),
+    /// Run an older version of a workflow again.
+    Rollback(RollbackArgs),
+    /// Stop a workflow of a running server, and keep it.
+    Stop(WorkflowArgs),
+    /// Start a workflow that is stopped, set aside or at its end.
+    Start(WorkflowArgs),
+    /// Stop a workflow of a running server, and forget it with all its versions.
+    Remove(WorkflowArgs),
     /// Show what is in a data directory: segments, partitions, the log, damage. A server may be using it.
     Inspect(InspectArgs),
     /// Read every byte of a data directory or a backup, and name what is damaged. A server may be using it.
@@ -175,6 +189,95 @@ pub(crate) struct DeleteArgs {
     pub(crate) url: String,
 }
 
+/// `slung deploy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The new version is loaded, checked and run to its first poll; then, at one event, it takes the place of the one before. What is
+wrong with the module is listed, and the exit code is 1: what ran before still runs. A name is 1 to 64 of A-Z a-z 0-9 - _ .
+and does not begin with a dot. Secrets belong into the server's configuration: arguments can be seen by others. Examples:
+  slung deploy alert target/workflows/threshold-alert.wasm --env THRESHOLD=80
+  slung deploy alert target/workflows/threshold-alert.wasm && slung logs alert -f")]
+pub(crate) struct DeployArgs {
+    /// The workflow's name.
+    pub(crate) name: String,
+    /// The module.
+    #[arg(value_name = "FILE.wasm")]
+    pub(crate) file: PathBuf,
+    /// A variable of its environment; may be given several times. A new version has those that it is deployed with, and none
+    /// of the version before.
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
+/// `slung ps`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+P50/P99 is the time from an event to what the workflow does about it, CPU the time on a thread since the server started.
+Examples:
+  slung ps
+  slung ps alert")]
+pub(crate) struct PsArgs {
+    /// Only this workflow, with all there is to know of it.
+    pub(crate) name: Option<String>,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
+/// `slung logs`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line has the time (UTC), the level, where it comes from (stdout, stderr, or host: what the server says about the workflow)
+and the text. With -f it ends with Ctrl-C; the exit code is 1 where the server goes before. Examples:
+  slung logs alert
+  slung logs alert -f -n 10")]
+pub(crate) struct LogsArgs {
+    /// The workflow's name.
+    pub(crate) name: String,
+    /// Go on with what it logs from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many lines to begin with, the last ones: up to 10000.
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) lines: u32,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
+/// `slung rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+`slung ps NAME` lists the versions that there are. Examples:
+  slung rollback alert
+  slung rollback alert --to 3")]
+pub(crate) struct RollbackArgs {
+    /// The workflow's name.
+    pub(crate) name: String,
+    /// The version to run [default: the one before the one that runs].
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) to: Option<u64>,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
+/// `slung stop`, `slung start` and `slung remove`
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// The workflow's name.
+    pub(crate) name: String,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2077")]
+    pub(crate) url: String,
+}
+
 /// `slung inspect`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -305,6 +408,13 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, for example THRESHOLD=80".to_owned()),
+    }
+}
+
 fn speed(text: &str) -> Result<f64, String> {
     match text.strip_suffix(['x', 'X']).unwrap_or(text).parse() {
         Ok(times) if f64::is_finite(times) && times > 0.0 => Ok(times),
@@ -344,6 +454,11 @@ mod tests {
         assert_eq!(named_file("a=b=c.wasm"), Ok(("a".to_owned(), "b=c.wasm".into())));
         for bad in ["", "a", "=b", "a="] {
             assert!(named_file(bad).is_err(), "{bad}");
+        }
+        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!((variable("A=b=c"), variable("A=")), (pair("A", "b=c"), pair("A", "")));
+        for bad in ["", "A", "=b"] {
+            assert!(variable(bad).is_err(), "{bad}");
         }
     }
 }

@@ -98,6 +98,8 @@ struct NetworkFile {
     header_fields_max: Option<NonZeroUsize>,
     /// A size.
     body_max: Option<Size>,
+    /// A size.
+    module_max: Option<Size>,
     body_timeout: Option<String>,
     write_timeout: Option<String>,
     queries_max: Option<NonZeroUsize>,
@@ -161,6 +163,7 @@ impl NetworkFile {
         let sizes = [
             ("header_max", &self.header_max, HEADER_BYTES_MIN, &mut server.header_bytes_max),
             ("body_max", &self.body_max, 1, &mut server.body_bytes_max),
+            ("module_max", &self.module_max, 1, &mut server.module_bytes_max),
             ("message_max", &self.message_max, MESSAGE_BYTES_MIN, &mut server.message_bytes_max),
             ("v1_message_max", &self.v1_message_max, MESSAGE_BYTES_MIN, &mut server.v1_message_bytes_max),
             ("key_cache_max", &self.key_cache_max, 0, &mut server.key_cache_bytes_max),
@@ -392,6 +395,9 @@ mod tests {
             writes_per_second_max = 5
             http_calls_per_second_max = 6
             compute_ms_max = 7
+            processor_share_max = 8
+            host_calls_per_second_max = 9
+            host_call_ms_max = 10
             answers_anybody = true
         "#;
         let config = load(text, ServeArgs::default()).unwrap();
@@ -415,7 +421,9 @@ mod tests {
         assert_eq!(config.workflows["alert"].env["ALERT_BELOW"], "60");
         assert_eq!(config.workflows["alert"].writes_per_second_max.get(), 5);
         assert_eq!(config.workflows["alert"].http_calls_per_second_max.get(), 6);
-        assert_eq!(config.workflows["alert"].compute_ms_max.get(), 7);
+        let alert = &config.workflows["alert"];
+        assert_eq!((alert.compute_ms_max.get(), alert.processor_share_max.get()), (7, 8));
+        assert_eq!((alert.host_calls_per_second_max.get(), alert.host_call_ms_max.get()), (9, 10));
         assert!(config.workflows["alert"].answers_anybody && !config.workflows["other"].answers_anybody);
         assert_eq!(config.workflows["other"], WorkflowConfig::of("other.wasm"));
     }
@@ -426,7 +434,18 @@ mod tests {
         let unknown = error("listen = \"127.0.0.1:9\"\nlisten_on = 3");
         assert!(unknown.contains("line 2") && unknown.contains("listen_on"), "{unknown}");
         assert!(error("[workflows.a]\nallow_hosts = [\"http://a\"]").contains("workflow a: allow_hosts"));
-        for key in ["writes_per_second_max", "http_calls_per_second_max", "compute_ms_max"] {
+        assert!(
+            error("[workflows.a]\nprocessor_share_max = 101")
+                .contains("workflow a: processor_share_max = 101: from 1 to")
+        );
+        for key in [
+            "writes_per_second_max",
+            "http_calls_per_second_max",
+            "compute_ms_max",
+            "processor_share_max",
+            "host_calls_per_second_max",
+            "host_call_ms_max",
+        ] {
             let none = error(&format!("[workflows.a]\nfile = \"a\"\n{key} = 0"));
             assert!(none.contains("line 3") && none.contains("nonzero"), "{none}");
         }
@@ -496,13 +515,14 @@ mod tests {
     }
 
     /// What `NetworkFile` reads, as serde itself says it.
-    const NETWORK_KEYS: [&str; 19] = [
+    const NETWORK_KEYS: [&str; 20] = [
         "connections_max",
         "connections_per_address_max",
         "header_timeout",
         "header_max",
         "header_fields_max",
         "body_max",
+        "module_max",
         "body_timeout",
         "write_timeout",
         "queries_max",

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use slung_host::copy_deployments;
 use slung_store::OsVfs;
 use slung_store::tools::{self, Copied};
 
 use crate::cli::{BackupArgs, RestoreArgs};
+use crate::serve::WORKFLOWS_DIR;
 use crate::show::{bytes, bytes_bar, count, show};
 use crate::verify::verify_dir;
 
@@ -35,6 +37,11 @@ fn finish(from: &Path, to: &Path, copied: Copied, no_verify: bool) -> anyhow::Re
         links = format!("; {} {segments} as hard links, {} written", copied.linked, bytes(copied.bytes_written));
     }
     let files = count(copied.files, "file", "files");
+    let deployed =
+        copy_deployments(&from.join(WORKFLOWS_DIR), &to.join(WORKFLOWS_DIR)).context("deployed workflows")?;
+    if deployed > 0 {
+        links.push_str(&format!("; {}", count(deployed as u64, "deployed workflow", "deployed workflows")));
+    }
     println!("{} copied to {}: {files}, {}{links}", from.display(), to.display(), bytes(copied.bytes));
     Ok(if no_verify || verify_dir(to)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

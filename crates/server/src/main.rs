@@ -8,6 +8,7 @@ mod config;
 mod copies;
 mod delete;
 mod demo;
+mod deploy;
 mod event;
 #[cfg(test)]
 mod event_test;
@@ -18,7 +19,9 @@ mod input;
 mod inspect;
 mod labels;
 mod live;
+mod logs;
 mod metrics;
+mod ps;
 mod query;
 mod serve;
 mod show;
@@ -36,6 +39,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use slung_net::WorkflowChange;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
@@ -62,6 +66,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Query(args) => query::query(&args).await?,
         Command::Live(args) => live::live(&args).await?,
         Command::Delete(args) => delete::delete(&args).await?,
+        Command::Deploy(args) => deploy::deploy(args).await?,
+        Command::Ps(args) => ps::ps(&args).await?,
+        Command::Logs(args) => logs::logs(&args).await?,
+        Command::Rollback(args) => deploy::rollback(&args).await?,
+        Command::Stop(args) => deploy::change(&args, WorkflowChange::Stop).await?,
+        Command::Start(args) => deploy::change(&args, WorkflowChange::Start).await?,
+        Command::Remove(args) => deploy::change(&args, WorkflowChange::Remove).await?,
         Command::Check(args) => check::check(&args)?,
         Command::TryOut(args) => return try_out::run(&args),
         Command::Inspect(args) => return inspect::inspect(&args),

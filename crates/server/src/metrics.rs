@@ -173,10 +173,14 @@ impl Owners {
 
     fn live_streams(&self, out: &mut Writer) -> fmt::Result {
         let stats = self.counters.snapshot();
-        out.gauge("slung_live_streams", "Live queries that are streamed over HTTP", stats.live_streams_now)?;
+        out.gauge("slung_live_streams", "Live queries and logs that are streamed over HTTP", stats.live_streams_now)?;
         out.counter("slung_live_streams_opened", "Streams that were begun", stats.live_streams_total)?;
         out.counter("slung_live_streams_refused", "Streams that were one too many", stats.live_streams_refused)?;
-        out.counter("slung_live_stream_updates", "Updates that went into a stream", stats.live_updates)?;
+        out.counter(
+            "slung_live_stream_updates",
+            "Updates of live queries that went into a stream",
+            stats.live_updates,
+        )?;
         let merged = self.watched.merged.load(Relaxed);
         out.counter("slung_live_stream_merged", "Updates merged because the stream's reader is slow", merged)?;
         let dropped = self.watched.dropped.load(Relaxed);
@@ -196,6 +200,12 @@ impl Owners {
         each("slung_workflow_late", "Events that were older than a window of it", &|it| counted(it).late)?;
         each("slung_workflow_busy_micros", "Time that it ran, microseconds", &|it| {
             u64::try_from(it.stats.busy.as_micros()).unwrap_or(u64::MAX)
+        })?;
+        let help = "Times that the workflow was moved to threads of low priority, as it computed for long in one go";
+        each("slung_workflow_demotions", help, &|it| it.stats.demotions)?;
+        let help = "Time that the workflow was paused, as it was over its share of the processor or its host calls, microseconds";
+        each("slung_workflow_throttled_micros", help, &|it| {
+            u64::try_from(it.stats.throttled.as_micros()).unwrap_or(u64::MAX)
         })?;
         let help = "Events of the workflow that were refused because they were too many in a second";
         each("slung_workflow_writes_refused", help, &|it| it.stats.writes_refused)?;
@@ -229,8 +239,8 @@ impl Owners {
         let help = "The most linear memory that the workflow had, before it was started again as well";
         each("slung_workflow_memory_most_bytes", help, &|it| it.stats.memory_bytes_max)?;
         each("slung_workflow_waiting", "Updates that wait for the workflow", &|it| counted(it).waiting)?;
-        let reactions = all.iter().map(|it| (it.name.as_str(), &it.stats.reactions));
         let help = "From the arrival of an event to what the workflow does about it, or else to its next poll";
+        let reactions = all.iter().map(|it| (it.name.as_str(), &it.stats.reactions));
         out.reactions("slung_workflow_reaction_seconds", help, reactions)
     }
 }

@@ -32,7 +32,7 @@ use crate::world::Surroundings;
 /// How often sliding windows are looked at for points that time has left behind; they tell once a second at most.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 /// What is deployed, in the data directory.
-const WORKFLOWS_DIR: &str = "workflows";
+pub(crate) const WORKFLOWS_DIR: &str = "workflows";
 /// What modules were compiled to, in the data directory.
 const CACHE_DIR: &str = "cache";
 /// How long a stop waits for what still reads history.

@@ -49,6 +49,24 @@ pub(crate) fn bytes(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
 }
 
+/// A text of somebody else as a terminal may show it: control characters are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// The same for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +80,11 @@ mod tests {
         let hour = TimeRange { start: 0, end: 3_600_000_000 };
         assert_eq!(range(hour), "1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z");
         assert_eq!(time(i64::MAX), "9223372036854775807");
+    }
+
+    #[test]
+    fn nobody_writes_to_the_terminal_by_way_of_a_text() {
+        assert_eq!(printable("a\u{1b}[2J\tb\r\n\u{7f}\u{9b}31m é ☃"), "a\\u{1b}[2J\\tb\\r\\n\\u{7f}\\u{9b}31m é ☃");
+        assert_eq!(printable_lines("- a\u{8}\n- b\n"), "- a\\u{8}\n- b");
     }
 }

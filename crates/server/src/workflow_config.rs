@@ -1,7 +1,7 @@
 //! What the configuration says of one workflow: what it may use, whom it may call, its environment, its secrets.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -24,8 +24,16 @@ pub(crate) struct WorkflowConfig {
     pub(crate) writes_per_second_max: NonZeroU32,
     /// HTTP requests that it may make in a second; more are refused to it.
     pub(crate) http_calls_per_second_max: NonZeroU32,
+    /// Bytes that it may print in a second; more are left out of the log.
+    pub(crate) log_bytes_per_second_max: NonZeroU32,
     /// How long it may compute without calling a host function, milliseconds; it is ended then.
     pub(crate) compute_ms_max: NonZeroU32,
+    /// Its share of one processor, percent; it is paused when it is over it.
+    pub(crate) processor_share_max: NonZeroU8,
+    /// Host functions that it may call in a second; it is paused when it calls more.
+    pub(crate) host_calls_per_second_max: NonZeroU32,
+    /// How long a host function may take, milliseconds; the call fails then.
+    pub(crate) host_call_ms_max: NonZeroU32,
     /// Updates that may wait for each of its live queries; `None` for as many as elsewhere.
     pub(crate) queue_updates_max: Option<NonZeroUsize>,
     /// Whether it may answer producers of which it has seen no event.
@@ -55,7 +63,11 @@ impl Default for WorkflowConfig {
             secrets: BTreeMap::new(),
             writes_per_second_max: default.writes_per_second_max,
             http_calls_per_second_max: default.http_calls_per_second_max,
+            log_bytes_per_second_max: default.log_bytes_per_second_max,
             compute_ms_max: default.compute_ms_max,
+            processor_share_max: default.processor_share_max,
+            host_calls_per_second_max: default.host_calls_per_second_max,
+            host_call_ms_max: default.host_call_ms_max,
             queue_updates_max: None,
             answers_anybody: false,
             allow_hosts: None,
@@ -85,6 +97,10 @@ impl WorkflowConfig {
     /// What can be wrong before it is used.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.allow_rules()?;
+        let share = self.processor_share_max;
+        if share.get() > 100 {
+            return Err(anyhow!("processor_share_max = {share}: from 1 to 100 percent of a processor"));
+        }
         match self.secrets.keys().find(|name| self.env.contains_key(*name)) {
             Some(twice) => Err(anyhow!("{twice} is in `env` and in `secrets`")),
             None => Ok(()),
@@ -112,14 +128,27 @@ impl WorkflowConfig {
         for (variable, from) in &self.secrets {
             env.insert(variable.clone(), from.read().map_err(|why| format!("the secret {variable}: {why}"))?);
         }
-        let &Self { writes_per_second_max, http_calls_per_second_max, compute_ms_max, .. } = self;
+        let &Self {
+            writes_per_second_max,
+            http_calls_per_second_max,
+            log_bytes_per_second_max,
+            compute_ms_max,
+            processor_share_max,
+            host_calls_per_second_max,
+            host_call_ms_max,
+            ..
+        } = self;
         Ok(StartOptions {
             name: name.to_owned(),
             args: vec![name.to_owned()],
             env: env.into_iter().collect(),
             writes_per_second_max,
             http_calls_per_second_max,
+            log_bytes_per_second_max,
             compute_ms_max,
+            processor_share_max,
+            host_calls_per_second_max,
+            host_call_ms_max,
         })
     }
 }
@@ -196,6 +225,11 @@ mod tests {
         let check = |text: &str| toml::from_str::<WorkflowConfig>(text).unwrap().check().map_err(|e| format!("{e:#}"));
         assert_eq!(check("allow_hosts = [\"localhost:9000\"]\nallow_public = false"), Ok(()));
         assert!(check("allow_hosts = [\"http://x\"]").unwrap_err().contains("allow_hosts"));
+        assert_eq!(check("processor_share_max = 100"), Ok(()));
+        assert_eq!(
+            check("processor_share_max = 101"),
+            Err("processor_share_max = 101: from 1 to 100 percent of a processor".to_owned())
+        );
         let twice = check("env = { A = \"1\" }\nsecrets = { A = { env = \"A\" } }").unwrap_err();
         assert_eq!(twice, "A is in `env` and in `secrets`");
         assert!(toml::from_str::<WorkflowConfig>("secrets = { A = \"plain\" }").is_err(), "a secret never stands here");

@@ -1,15 +1,19 @@
 //! What the network says of workflows, out of what the host knows of them.
 
-use slung_host::{DeployChange, DeployError, Deployment, State, Version};
+use std::collections::VecDeque;
+
+use futures_util::stream::{self, StreamExt};
+use slung_host::{DeployChange, DeployError, Deployment, Log, State, Version};
 use slung_net::{
-    WorkflowCalls, WorkflowChange, WorkflowReaction, WorkflowRefused, WorkflowState, WorkflowStatus, WorkflowVersion,
+    LogEntry, LogLevel, LogLine, LogSource, WorkflowCalls, WorkflowChange, WorkflowLog, WorkflowReaction,
+    WorkflowRefused, WorkflowState, WorkflowStatus, WorkflowVersion,
 };
 
 use crate::site::{Counted, ServerFeed};
 
 /// How a workflow is.
 pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
-    let Deployment { name, version, versions, state, trouble, sees_after, stats, feed } = it;
+    let Deployment { name, version, versions, state, trouble, sees_after, stats, feed, log: _ } = it;
     let Counted { merged, dropped, late, waiting } = feed.map_or_else(Counted::default, |feed| feed.counted());
     let (state, reason) = match state {
         Some(State::Running) => (WorkflowState::Running, None),
@@ -28,7 +32,7 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
         configured: versions.is_empty(),
         sees_after,
         versions: versions.into_iter().rev().map(kept).collect(),
-        uptime_ms: None,
+        uptime_ms: stats.uptime.map(|uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
         restarts: stats.restarts,
         events: stats.events,
         merged,
@@ -46,12 +50,16 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
             .collect(),
         busy_micros: micros(stats.busy),
         memory_bytes: stats.memory_bytes,
-        memory_bytes_max: stats.memory_bytes,
+        memory_bytes_max: stats.memory_bytes_max,
         writes_refused: stats.writes_refused,
         http_calls_refused: stats.http_calls_refused,
-        throttled_micros: 0,
+        throttled_micros: micros(stats.throttled),
         log_lines_dropped: stats.log_lines_dropped,
-        reaction: WorkflowReaction::default(),
+        reaction: WorkflowReaction {
+            count: stats.reactions.count(),
+            p50_micros: stats.reactions.quantile(0.5).map(micros),
+            p99_micros: stats.reactions.quantile(0.99).map(micros),
+        },
     }
 }
 
@@ -88,4 +96,49 @@ pub(crate) fn refused(error: DeployError) -> WorkflowRefused {
         DeployError::Busy(_) => WorkflowRefused::Busy,
         other => WorkflowRefused::Failed(other.to_string()),
     }
+}
+
+/// Lines that are read from a log at a time.
+const PAGE_LINES: usize = 256;
+
+/// The latest lines of a log, and with `follow` those that come.
+pub(crate) fn log(log: Log, lines: usize, follow: bool) -> WorkflowLog {
+    let (newest, lines) = (log.newest(), u64::try_from(lines).unwrap_or(u64::MAX));
+    // What is not kept any more was not asked for: it is not missed.
+    let gone = log.lines(0, 0).missed;
+    let after = newest.saturating_sub(lines).max(gone);
+    let begin = (log, after, VecDeque::new());
+    stream::unfold(begin, move |(log, mut after, mut waiting)| async move {
+        while waiting.is_empty() {
+            let page = log.lines(after, PAGE_LINES);
+            if page.missed > 0 {
+                waiting.push_back(LogEntry::Missed { missed: page.missed });
+            }
+            after = page.lines.last().map_or(after, |line| line.number);
+            waiting.extend(page.lines.into_iter().map(entry));
+            if waiting.is_empty() {
+                if !follow {
+                    return None;
+                }
+                log.changed(after).await;
+            }
+        }
+        Some((waiting.pop_front()?, (log, after, waiting)))
+    })
+    .boxed()
+}
+
+fn entry(line: slung_host::LogLine) -> LogEntry {
+    let slung_host::LogLine { number, time_micros, level, source, text } = line;
+    let level = match level {
+        slung_host::LogLevel::Info => LogLevel::Info,
+        slung_host::LogLevel::Warn => LogLevel::Warn,
+        slung_host::LogLevel::Error => LogLevel::Error,
+    };
+    let from = match source {
+        slung_host::LogSource::Stdout => LogSource::Stdout,
+        slung_host::LogSource::Stderr => LogSource::Stderr,
+        slung_host::LogSource::Host => LogSource::Host,
+    };
+    LogEntry::Line(LogLine { number, at: time_micros, level, from, text: text.to_string() })
 }

@@ -76,6 +76,26 @@ impl Drop for Subscription {
     }
 }
 
+/// A live query that was registered, and ends unless somebody takes it: who asked for it may have given up meanwhile.
+struct Untaken {
+    subscription: Arc<Subscription>,
+    handle: Option<HandleId>,
+}
+
+impl Untaken {
+    fn take(mut self) -> HandleId {
+        self.handle.take().expect("it is taken once")
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle {
+            self.subscription.engine.unsubscribe(&self.subscription.subscriber, handle);
+        }
+    }
+}
+
 impl WorkflowWorld {
     /// Nothing is subscribed yet. Updates arrive at `subscriber`. Without `answers_anybody` only producers may be answered whose
     /// events were in one.
@@ -128,8 +148,11 @@ impl World for WorkflowWorld {
             let query = query?;
             let meant = query.clone();
             // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
-            let done = spawn_blocking(move || engine.subscribe(&subscription.subscriber, &meant)).await;
-            let handle = done.map_err(refusal)?.map_err(refusal)?;
+            let subscribed = spawn_blocking(move || {
+                let handle = engine.subscribe(&subscription.subscriber, &meant)?;
+                Ok::<_, slung_engine::Error>(Untaken { subscription, handle: Some(handle) })
+            });
+            let handle = subscribed.await.map_err(refusal)?.map_err(refusal)?.take();
             if self.around.engine.window_stats(handle).is_some_and(|window| window.is_partial) {
                 warn!("workflow {}: {query} starts from a partial history, as some of it is damaged", self.name);
             }
@@ -232,5 +255,59 @@ impl World for WorkflowWorld {
             Ok(response.body.into())
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use slung_model::SystemClock;
+    use slung_net::{Counters, Memory, OutboundOptions};
+    use slung_store::sim::SimVfs;
+
+    use super::*;
+
+    /// The id of a live query that is registered only after its workflow has given up reaches nobody, so nobody could end it.
+    #[tokio::test]
+    async fn a_live_query_that_nobody_waits_for_any_more_ends() {
+        let options = slung_engine::Options::default();
+        let (engine, _) =
+            Engine::open(Arc::new(SimVfs::new(1)), Arc::new(SystemClock), "data".as_ref(), options).unwrap();
+        let engine = Arc::new(engine);
+        let counters = Arc::<Counters>::default();
+        let around = Surroundings {
+            engine: Arc::clone(&engine),
+            durable: watch::channel(engine.durable_through()).1,
+            producers: Producers::new(1_024, Memory::new(1 << 20), Arc::clone(&counters)),
+            http: HttpClient::new(OutboundOptions::default(), counters),
+        };
+        let world = WorkflowWorld::new("w".to_owned(), around, engine.subscriber(), false);
+        let handles = || engine.stats().live.handles;
+        let settled = async || {
+            // Who registers holds the subscription meanwhile.
+            while Arc::strong_count(&world.subscription) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(world.subscribe("AVG:temp:[]").await.is_ok());
+        settled().await;
+        assert_eq!(handles(), 1);
+        for _ in 0..20 {
+            let mut given_up = world.subscribe("AVG:temp:[]");
+            assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            drop(given_up);
+            settled().await;
+            assert_eq!(handles(), 1);
+        }
+        let mut all: Vec<_> = (0..20).map(|_| world.subscribe("temp:[]")).collect();
+        for subscribing in &mut all {
+            // Registered, but not taken yet when it is given up.
+            let _ = subscribing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        drop(all);
+        settled().await;
+        assert_eq!(handles(), 1);
     }
 }

@@ -1,9 +1,9 @@
 //! Who computes for long makes way for those who do not, and stays within what he was granted.
 
-use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
 
-use slung_host::{Failure, HostOptions, StartOptions, State};
+use slung_host::{Failure, Host, HostError, HostOptions, StartOptions, State};
 
 use crate::fake::Fake;
 use crate::fixture::{Running, guest, options, start, start_in, text, wait};
@@ -66,9 +66,8 @@ fn a_panic_of_the_world_on_a_thread_of_low_priority_ends_only_that_workflow() {
 
 #[test]
 fn dropping_the_host_stops_those_that_compute() {
-    let bytes = guest(&format!(r#"(func (export "call") (result i32) {SPIN} (i32.const 0))"#));
-    let Running { host, workflow, .. } = start(&bytes);
-    let module = host.compile("spins", &bytes).unwrap();
+    let Running { host, workflow, .. } = start(&spinner());
+    let module = host.compile("spins", &spinner()).unwrap();
     let mut workflows: Vec<_> = (0..9).map(|_| host.start(&module, StartOptions::default(), Fake::new())).collect();
     workflows.push(workflow);
     while workflows.iter().any(|workflow| workflow.stats().demotions == 0) {
@@ -77,5 +76,110 @@ fn dropping_the_host_stops_those_that_compute() {
     drop(host);
     for workflow in &workflows {
         assert_eq!(wait(workflow), State::Stopped);
+    }
+}
+
+fn spinner() -> Vec<u8> {
+    guest(&format!(r#"(func (export "call") (result i32) {SPIN} (i32.const 0))"#))
+}
+
+#[test]
+fn a_guest_has_no_more_of_a_processor_than_its_share() {
+    let tenth = StartOptions {
+        processor_share_max: NonZeroU8::new(10).unwrap(),
+        compute_ms_max: NonZeroU32::MAX,
+        ..StartOptions::default()
+    };
+    let begin = Instant::now();
+    let running = start_in(&spinner(), Fake::new(), options(), tenth);
+    while running.workflow.stats().busy < Duration::from_millis(100) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // But for what it may be ahead, and what the ticks have not seen yet.
+    assert!(begin.elapsed() > Duration::from_millis(800), "{:?}", begin.elapsed());
+    assert!(running.workflow.stats().throttled > Duration::ZERO);
+    running.workflow.stop();
+    assert_eq!(running.end().state, State::Stopped);
+}
+
+/// The pause here is one of hours: it can be stopped all the same.
+#[test]
+fn a_guest_that_calls_too_often_is_paused_and_that_is_logged() {
+    let bytes = guest(
+        r#"(func (export "call") (result i32)
+            (loop $forever (drop (call $free (i64.const 1))) (br $forever))
+            (i32.const 0))"#,
+    );
+    let one = StartOptions { host_calls_per_second_max: NonZeroU32::MIN, ..StartOptions::default() };
+    let running = start_in(&bytes, Fake::new(), options(), one);
+    let stats = || running.workflow.stats();
+    while stats().throttled == Duration::ZERO {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let calls = stats().calls;
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(stats().calls, calls);
+    assert_eq!(running.workflow.state(), State::Running);
+    running.workflow.stop();
+    let ended = running.end();
+    assert_eq!(ended.state, State::Stopped);
+    let line = ended.line("paused: it may call 1 host functions a second");
+    assert!(line.starts_with("WARN host: "), "{line}");
+}
+
+#[test]
+fn a_host_function_that_takes_too_long_fails_and_the_guest_goes_on() {
+    let world = Fake::new();
+    world.respond(None);
+    let bytes = guest(&format!(
+        r#"{} {} {} {} (func (export "call") (result i32) (local $left i32)
+            (local.set $left (i32.const 2))
+            (loop $again
+                (call $say (call $query_live (i32.const 100)))
+                (call $say (i64.trunc_f64_u (call $query_history (i32.const 100))))
+                (call $say32 (call $write_event (i32.const 200) (i32.const 200) (i32.const 300)))
+                (call $say32 (call $http (i32.const 400) (i32.const 16) (i32.const 0)))
+                (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+            (i32.const 0))"#,
+        text(100, "stall"),
+        text(200, "1"),
+        text(300, "series=stall"),
+        text(400, "http://example.com/")
+    ));
+    let short = StartOptions { host_call_ms_max: NonZeroU32::new(20).unwrap(), ..StartOptions::default() };
+    let ended = start_in(&bytes, world, options(), short).end();
+    assert_eq!(ended.state, State::Done);
+    let failed = slung_abi::FAILED as u64;
+    assert_eq!(ended.said, [0, 0, failed, 0].repeat(2));
+    let calls = ended.stats.calls.iter().map(|calls| calls.failed).sum::<u64>();
+    assert_eq!(calls, 8);
+    for function in ["u_query_live", "u_query_history", "u_write_event", "u_writeback_http"] {
+        let line = format!("{function} failed: no answer within 20 ms (`host_call_ms_max`)");
+        assert_eq!(ended.lines.iter().filter(|logged| logged.contains(&line)).count(), 1, "{:#?}", ended.lines);
+    }
+}
+
+#[test]
+fn the_stack_is_as_large_as_it_is_set() {
+    // Not the last thing that it does: each call needs a frame of its own.
+    let bytes = guest(
+        r#"(func $deep (param $left i32) (result i32)
+            (if (result i32) (local.get $left)
+                (then (i32.add (call $deep (i32.sub (local.get $left) (i32.const 1))) (i32.const 1)))
+                (else (i32.const 0))))
+        (func (export "call") (result i32)
+            (call $say32 (call $deep (i32.const 50_000)))
+            (i32.const 0))"#,
+    );
+    let with = |wasm_stack_bytes_max| HostOptions { wasm_stack_bytes_max, ..options() };
+    let state = |host| {
+        let ended = start_in(&bytes, Fake::new(), host, StartOptions::default()).end();
+        (ended.state, ended.said)
+    };
+    assert!(matches!(state(options()).0, State::Failed(Failure::Trap { .. })));
+    assert_eq!(state(with(32 << 20)), (State::Done, vec![50_000]));
+    for impossible in [0, 1_000, (1 << 30) + 1, usize::MAX] {
+        let Err(HostError::Options(what)) = Host::new(with(impossible)) else { panic!("{impossible}") };
+        assert_eq!(what, format!("wasm_stack_bytes_max = {impossible}: from 16384 to 1073741824 bytes"));
     }
 }

@@ -47,6 +47,11 @@ pub(crate) fn guest_with(allocate: &str, body: &str) -> Vec<u8> {
     parse(&format!("(module {PRELUDE} {allocate} {body})"))
 }
 
+/// A guest with further imports.
+pub(crate) fn guest_importing(imports: &str, body: &str) -> Vec<u8> {
+    parse(&format!("(module {imports} {PRELUDE} {ALLOCATE} {body})"))
+}
+
 pub(crate) fn parse(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }

@@ -8,6 +8,7 @@ mod fairness;
 mod fake;
 mod fixture;
 mod functions;
+mod hostile;
 mod polling;
 mod reactions;
 mod regions;

@@ -27,4 +27,5 @@ mod silence;
 mod targets;
 mod v1;
 mod web;
+mod workflows;
 mod writeback;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod commands;
+mod deploy;
 mod directory;
 mod durability;
 mod feedback;
@@ -11,9 +12,12 @@ mod http;
 mod idle;
 mod ingest;
 mod kill;
+mod languages;
 mod live;
 mod nab;
 mod recipes;
 mod server;
 mod silence;
+mod soak;
+mod workflow_commands;
 mod workflows;

@@ -19,7 +19,7 @@ const WINDOWS: [(&str, &str, i64); 5] = [
 ];
 
 /// The readings as they stand in the file: microseconds since 1970, value.
-fn readings() -> Vec<(i64, f64)> {
+pub(crate) fn readings() -> Vec<(i64, f64)> {
     let text = std::fs::read_to_string(data("machine_temperature_system_failure.csv")).unwrap();
     let reading = |line: &str| {
         let (time, value) = line.split_once(',').unwrap();

@@ -204,6 +204,50 @@ impl Versions {
     }
 }
 
+/// How often a copy begins again because a version went meanwhile.
+const COPIES_MAX: u32 = 10;
+
+/// Copies what is deployed in one directory to another, which has nothing yet; a host may be using the first. Answers how many
+/// workflows there are. Each is as it was at one moment; on return all of it is durable.
+///
+/// # Errors
+/// A record or a module can't be read, or is damaged; the system lets nothing be written.
+pub fn copy_deployments(from: &Path, to: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(at(from))?,
+    };
+    let (source, target) = (Versions { dir: from.to_owned() }, Versions { dir: to.to_owned() });
+    let mut copied = 0;
+    for entry in entries {
+        let Ok(name) = entry.map_err(at(from))?.file_name().into_string() else { continue };
+        copied += usize::from(copy(&source, &target, &name)?);
+    }
+    Ok(copied)
+}
+
+/// Whether there was such a workflow.
+fn copy(source: &Versions, target: &Versions, name: &str) -> io::Result<bool> {
+    let path = source.record_path(name);
+    let mut failed = None;
+    for _ in 0..COPIES_MAX {
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            bytes => bytes.map_err(at(&path))?,
+        };
+        let record = Record::decode(&bytes).map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?;
+        let copied = record.versions.iter().try_for_each(|version| {
+            target.put(name, version, &source.module(name, version).map_err(io::Error::other)?)
+        });
+        match copied {
+            Ok(()) => return target.commit(name, &record).map(|()| true),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(false), Err)
+}
+
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -259,6 +303,29 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_has_what_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        assert_eq!(copy_deployments(&from, &to).unwrap(), 0);
+        let (versions, _) = Versions::open(from.clone()).unwrap();
+        let one = version(1, b"one");
+        versions.put("alert", &one, b"one").unwrap();
+        versions.commit("alert", &Record::new(one.clone())).unwrap();
+        versions.put("other", &one, b"one").unwrap();
+        fs::write(from.join("alert/2.wasm.tmp"), "half").unwrap();
+        fs::write(from.join("stray"), "").unwrap();
+        assert_eq!(copy_deployments(&from, &to).unwrap(), 1);
+        assert!(from.join("alert/2.wasm.tmp").exists(), "a server may be writing it");
+        let (copied, found) = Versions::open(to.clone()).unwrap();
+        assert_eq!(found, BTreeMap::from([("alert".to_owned(), Ok(Record::new(one.clone())))]));
+        assert_eq!(copied.module("alert", &one).unwrap(), b"one");
+
+        fs::write(from.join("alert/1.wasm"), "onf").unwrap();
+        let error = copy_deployments(&from, &folder.path().join("again")).unwrap_err();
+        assert!(error.to_string().contains("1.wasm: damaged"), "{error}");
+    }
+
+    #[test]
     fn what_is_damaged_is_said_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_owned();
@@ -288,7 +355,7 @@ mod tests {
     /// The page on the format shows what this version writes.
     #[test]
     fn the_book_shows_the_record() {
-        let page = include_str!("../../../docs/format/deployment.md");
+        let page = include_str!("../../../../docs/format/deployment.md");
         let example = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let record = Record::decode(example.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string_pretty(&record).unwrap(), example.trim_end());
