@@ -95,8 +95,8 @@ async fn query_history(caller: &mut Call<'_>, query: u32) -> Result<f64, Failed>
 async fn poll_handle(caller: &mut Call<'_>, handle: u64, sleep: Duration) -> Result<u32, Failed> {
     open(caller)?;
     let guest = caller.data_mut();
-    guest.handles.pass_gate().await.map_err(|relieved| Failed::Guest(relieved.into()))?;
     guest.end_reaction();
+    guest.handles.pass_gate().await.map_err(|relieved| Failed::Guest(relieved.into()))?;
     let arrived = match guest.handles.poll(handle) {
         Step::Give(arrived) => Some(arrived),
         Step::Nothing => None,

@@ -1,6 +1,6 @@
 //! A workflow's handles, and the rules by which `u_poll_handle` answers at once or sleeps.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -29,7 +29,8 @@ struct Handle {
 /// unknown or its own.
 pub(crate) struct Handles {
     world: Arc<dyn World>,
-    open: HashMap<u64, Handle>,
+    /// In the order of their numbers: few, and looked up with each poll, for which hashing costs more.
+    open: BTreeMap<u64, Handle>,
     handles_max: usize,
     gate: Arc<Gate>,
     last: u64,
@@ -71,7 +72,7 @@ enum Until {
 
 impl Handles {
     pub(crate) fn new(world: Arc<dyn World>, handles_max: usize, gate: Arc<Gate>) -> Self {
-        let open = HashMap::new();
+        let open = BTreeMap::new();
         Self { world, open, handles_max, gate, last: 0, turn: 0, unknown_polled: 0, event: Vec::new() }
     }
 

@@ -1,6 +1,6 @@
 //! The limits of live queries.
 
-/// The updates that may wait per handle: some 70 KiB for a guest that stands still.
+/// The updates that may wait per handle: some 90 KiB for a guest that stands still.
 pub const QUEUE_UPDATES_MAX: usize = 1024;
 
 /// Limits. None of them is reached by accident; what happens beyond each is said with it.

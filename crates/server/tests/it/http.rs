@@ -274,7 +274,10 @@ fn metrics_have_help_and_units() {
     }
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let name = if kinds.contains_key(name) { name } else { name.strip_suffix("_total").unwrap_or(name) };
-        assert!(kinds.contains_key(name), "{line}");
+        let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
+        assert!(
+            suffixes.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|it| kinds.contains_key(it))),
+            "{line}"
+        );
     }
 }

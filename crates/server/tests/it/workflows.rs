@@ -80,6 +80,10 @@ async fn anomaly_starts_from_history_and_writes_a_derived_series() {
     server.wait_until("both are judged", |server| server.query("COUNT:temperature.anomaly:[]") == 2.0);
     let score = server.query("MAX:temperature.anomaly:[]").as_f64().unwrap();
     assert!(score > 3.0, "500 after a thousand values from 50 to 59 scores {score}");
+    let reacted = |server: &Server| server.metric("slung_workflow_reaction_seconds_count") == 2.0;
+    server.wait_until("its writes are its reactions", reacted);
+    let total = server.metric("slung_workflow_reaction_seconds_sum");
+    assert!(total > 0.0 && total < 2.0 * 60.0, "{total} s from two events to what was written of them");
     assert!(!server.log().contains("own live query"), "it writes under another name than it reads");
 }
 
