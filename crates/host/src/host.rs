@@ -175,14 +175,14 @@ impl Host {
             move || {
                 let world = world();
                 let limits = Limits {
-                    memory_bytes_max: host.memory_bytes_max,
+                    memory_bytes_max: least(options.memory_bytes_max, host.memory_bytes_max),
                     table_elements_max: host.table_elements_max,
                     counters: Arc::clone(&counters),
                 };
                 Guest::new(
                     &options,
                     Arc::clone(&world),
-                    Handles::new(world, host.handles_max, Arc::clone(&gate)),
+                    Handles::new(world, least(options.handles_max, host.handles_max), Arc::clone(&gate)),
                     limits,
                     Arc::clone(&ticker),
                     Arc::clone(&turn),
@@ -232,6 +232,11 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.shut_down();
     }
+}
+
+/// What is allowed to one of all.
+fn least(one: Option<usize>, all: usize) -> usize {
+    one.map_or(all, |one| one.min(all))
 }
 
 /// The load-time checks alone, compiling included: what the module is, if it could be run by a host with these options. `name`

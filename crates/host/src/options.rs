@@ -101,6 +101,11 @@ pub struct StartOptions {
     pub env: Vec<(String, String)>,
     /// Its arguments; by default none. The first one is by custom the program's name.
     pub args: Vec<String>,
+    /// Linear memory that it may have, bytes; by default, and where this is more, what
+    /// [`HostOptions::memory_bytes_max`] says. One that starts with more can't be started.
+    pub memory_bytes_max: Option<usize>,
+    /// Live queries that it may have at a time; by default, and where this is more, what [`HostOptions::handles_max`] says.
+    pub handles_max: Option<usize>,
     /// Events that it may write in a second, at least 1, and as many at once after a second without any; by default
     /// 10,000: many more than alerts and derived series come to, and no more than some 3.5 GB of points a day, at 4 bytes
     /// each, from one that runs away. What is beyond that is refused to the workflow, not queued.
@@ -137,6 +142,8 @@ impl Default for StartOptions {
             name: String::new(),
             env: Vec::new(),
             args: Vec::new(),
+            memory_bytes_max: None,
+            handles_max: None,
             writes_per_second_max: NonZeroU32::new(10_000).expect("10,000 is not 0"),
             http_calls_per_second_max: NonZeroU32::new(10).expect("10 is not 0"),
             host_calls_per_second_max: NonZeroU32::new(5_000_000).expect("5,000,000 is not 0"),

@@ -297,6 +297,21 @@ pub(crate) struct TryOutArgs {
     /// Where what was compiled goes.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: PathBuf,
+    /// Address space that it may take, bytes.
+    #[arg(long)]
+    pub(crate) compile_bytes_max: u64,
+    /// As the host's options, the ones below.
+    #[arg(long)]
+    pub(crate) wasm_stack_bytes_max: usize,
+    /// Bytes.
+    #[arg(long)]
+    pub(crate) memory_bytes_max: usize,
+    /// Elements of one table.
+    #[arg(long)]
+    pub(crate) table_elements_max: usize,
+    /// Bytes.
+    #[arg(long)]
+    pub(crate) module_bytes_max: usize,
     /// What errors call the module.
     #[arg(long)]
     pub(crate) name: String,

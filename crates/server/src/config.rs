@@ -11,6 +11,7 @@ use serde::Deserialize;
 use slung_net::{IN_FLIGHT_BYTES_MAX, QUEUE_BYTES_MAX, ServerOptions};
 
 use crate::cli::ServeArgs;
+use crate::host_config::{HostConfig, HostFile};
 use crate::workflow_config::WorkflowConfig;
 
 /// Everything that `slung serve` needs to know.
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) live: slung_live::Options,
     /// What those who connect may do.
     pub(crate) network: NetworkConfig,
+    /// How workflows are compiled, run and deployed.
+    pub(crate) host: HostConfig,
 }
 
 /// The limits of everything on a socket.
@@ -63,6 +66,7 @@ impl Default for Config {
             store: slung_store::Options::default(),
             live: slung_live::Options::default(),
             network: NetworkConfig::default(),
+            host: HostConfig::default(),
         }
     }
 }
@@ -83,6 +87,8 @@ struct File {
     live: LiveFile,
     #[serde(default)]
     network: NetworkFile,
+    #[serde(default)]
+    host: HostFile,
 }
 
 /// The section `[network]`, as it is written.
@@ -228,10 +234,13 @@ struct StoreFile {
     series_max: Option<NonZeroU32>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A number of bytes, as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
-enum Size {
+pub(crate) enum Size {
+    /// As a number.
     Bytes(i64),
+    /// With a unit, perhaps.
     Text(String),
 }
 
@@ -274,12 +283,13 @@ const MEMTABLE_BYTES_MIN: u64 = 256 << 10;
 /// Below it there would be thousands of partitions a year, each with a segment at least.
 const PARTITION_MICROS_MIN: i64 = 3600 * 1_000_000;
 
-fn duration(key: &str, text: &str) -> anyhow::Result<i64> {
+pub(crate) fn duration(key: &str, text: &str) -> anyhow::Result<i64> {
     slung_model::duration_micros(text).map_err(|error| anyhow!("{key} = {text:?}: {}", error.what))
 }
 
 impl Size {
-    fn bytes(&self, key: &str, least: u64) -> anyhow::Result<u64> {
+    /// Errors name the key with its value.
+    pub(crate) fn bytes(&self, key: &str, least: u64) -> anyhow::Result<u64> {
         /// Longest first: each ends with `B`.
         const UNITS: [(&str, u64); 9] = [
             ("KiB", 1 << 10),
@@ -328,7 +338,9 @@ impl Config {
             store: file.store.options().context("the configuration")?,
             live: file.live.options().context("the configuration")?,
             network: file.network.config().context("the configuration")?,
+            host: file.host.config().context("the configuration")?,
         };
+        config.host.host.module_bytes_max = config.network.server.module_bytes_max;
         config.allow_hosts.extend_from_slice(&args.allow_hosts);
         for (index, (name, file)) in args.workflows.iter().enumerate() {
             if args.workflows[..index].iter().any(|(other, _)| other == name) {
@@ -571,7 +583,7 @@ mod tests {
         use clap::CommandFactory;
         let book = include_str!("../../../docs/getting-started.md");
         let example = book.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-        let File { listen, data, allow_hosts, allow_public, workflows, store, live, network } =
+        let File { listen, data, allow_hosts, allow_public, workflows, store, live, network, host: _ } =
             toml::from_str(example).unwrap();
         assert_eq!(network.config().unwrap(), NetworkConfig::default(), "the example has the defaults");
         let section = example.split("[network]\n").nth(1).expect("the section");
@@ -601,6 +613,8 @@ mod tests {
             file: None,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            memory_max: None,
+            handles_max: None,
             queue_updates_max: alert.queue_updates_max.filter(|updates| updates.get() != slung_live::QUEUE_UPDATES_MAX),
             allow_hosts: None,
             allow_public: None,

@@ -14,6 +14,7 @@ mod event;
 mod event_test;
 mod export;
 mod feedback;
+mod host_config;
 mod import;
 mod input;
 mod inspect;

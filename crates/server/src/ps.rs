@@ -84,11 +84,11 @@ fn reaction(reaction: &WorkflowReaction) -> String {
 fn short_time(micros: u64) -> String {
     const SECOND: u64 = 1_000_000;
     match micros {
-        ..1_000 => format!("{micros}µs"),
-        ..SECOND => format!("{}ms", short_ratio(micros, 1_000)),
-        ..60_000_000 => format!("{}s", short_ratio(micros, SECOND)),
-        ..3_600_000_000 => format!("{}m", micros / (60 * SECOND)),
-        ..172_800_000_000 => format!("{}h", micros / (3_600 * SECOND)),
+        0..1_000 => format!("{micros}µs"),
+        1_000..SECOND => format!("{}ms", short_ratio(micros, 1_000)),
+        SECOND..60_000_000 => format!("{}s", short_ratio(micros, SECOND)),
+        60_000_000..3_600_000_000 => format!("{}m", micros / (60 * SECOND)),
+        3_600_000_000..172_800_000_000 => format!("{}h", micros / (3_600 * SECOND)),
         _ => format!("{}d", micros / (86_400 * SECOND)),
     }
 }
@@ -96,9 +96,9 @@ fn short_time(micros: u64) -> String {
 /// A size in its largest unit, in at most eight characters.
 fn short_bytes(bytes: u64) -> String {
     match bytes {
-        ..1_024 => format!("{bytes} B"),
-        ..1_048_576 => format!("{} KiB", short_ratio(bytes, 1 << 10)),
-        ..1_073_741_824 => format!("{} MiB", short_ratio(bytes, 1 << 20)),
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{} KiB", short_ratio(bytes, 1 << 10)),
+        1_048_576..1_073_741_824 => format!("{} MiB", short_ratio(bytes, 1 << 20)),
         _ => format!("{} GiB", short_ratio(bytes, 1 << 30)),
     }
 }
@@ -114,9 +114,9 @@ fn short_ratio(number: u64, unit: u64) -> String {
 /// A number in at most five characters, as far as it goes.
 fn short_count(number: u64) -> String {
     match number {
-        ..100_000 => number.to_string(),
-        ..10_000_000 => format!("{}k", number / 1_000),
-        ..10_000_000_000 => format!("{}M", number / 1_000_000),
+        0..100_000 => number.to_string(),
+        100_000..10_000_000 => format!("{}k", number / 1_000),
+        10_000_000..10_000_000_000 => format!("{}M", number / 1_000_000),
         _ => format!("{}G", number / 1_000_000_000),
     }
 }

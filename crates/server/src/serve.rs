@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use slung_engine::Engine;
-use slung_host::{DeployOptions, Host, Module};
+use slung_host::{Host, HostOptions, Module};
 use slung_model::SystemClock;
 use slung_net::{AllowRule, Counters, HttpClient, Memory, OutboundOptions, Producers, Server};
 use slung_store::{OsVfs, Recovery, Vfs};
@@ -22,9 +22,10 @@ use tracing::{info, warn};
 use crate::backend::EngineBackend;
 use crate::cli::ServeArgs;
 use crate::config::Config;
+use crate::host_config::HostConfig;
 use crate::metrics::Metrics;
 use crate::site::{Deployments, ServerSite};
-use crate::try_out::host_options;
+use crate::try_out::Compiler;
 use crate::watch::WatchCounters;
 use crate::workflow_config::WorkflowConfig;
 use crate::world::Surroundings;
@@ -88,11 +89,14 @@ impl Running {
 
     /// The same on other files than the system's.
     async fn start_on(vfs: Arc<dyn Vfs>, config: Config) -> anyhow::Result<Self> {
-        let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network } = config;
+        let Config { listen, data, allow_hosts, allow_public, workflows, store, live, network, host } = config;
         let allow = allow_hosts.iter().map(|rule| rule.parse()).collect::<Result<Vec<AllowRule>, _>>();
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let cache_dir = make_cache(&data).with_context(|| format!("data directory {}", data.display()))?;
-        let host = Host::new(host_options(cache_dir.clone()))?;
+        let HostConfig { host: options, compile, deploy } = host;
+        let options = HostOptions { cache_dir: Some(cache_dir), ..options };
+        let compiler = Compiler { host: options.clone(), limits: compile };
+        let host = Host::new(options)?;
         let (host, workflows, configured) = spawn_blocking(move || {
             let configured = load(&host, &workflows)?;
             anyhow::Ok((host, workflows, configured))
@@ -122,8 +126,8 @@ impl Running {
         let http = HttpClient::new(outbound.clone(), Arc::clone(&counters));
         let around =
             Surroundings { engine: Arc::clone(&engine), durable: durable.clone(), producers: producers.clone(), http };
-        let site = ServerSite::new(around, workflows, &outbound, &counters, cache_dir)?;
-        let workflows = Deployments::open(host, site, deployed, DeployOptions::default())?;
+        let site = ServerSite::new(around, workflows, &outbound, &counters, compiler)?;
+        let workflows = Deployments::open(host, site, deployed, deploy)?;
         for (name, module) in configured {
             workflows.configure(&name, module, BTreeMap::new());
         }

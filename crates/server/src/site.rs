@@ -1,14 +1,13 @@
 //! Where workflows are deployed: the host's trait on top of the engine and the configuration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use slung_host::{Feed, Site, StartOptions, World};
 use slung_live::{HandleStats, Subscriber};
 use slung_net::{Counters, HttpClient, OutboundOptions};
 
-use crate::try_out::try_out;
+use crate::try_out::Compiler;
 use crate::workflow_config::WorkflowConfig;
 use crate::world::{Surroundings, WorkflowWorld};
 
@@ -22,7 +21,7 @@ pub(crate) struct ServerSite {
     configs: BTreeMap<String, WorkflowConfig>,
     /// Clients of those workflows that have rules of their own.
     clients: BTreeMap<String, HttpClient>,
-    cache_dir: PathBuf,
+    compiler: Compiler,
 }
 
 impl ServerSite {
@@ -32,7 +31,7 @@ impl ServerSite {
         configs: BTreeMap<String, WorkflowConfig>,
         outbound: &OutboundOptions,
         counters: &Arc<Counters>,
-        cache_dir: PathBuf,
+        compiler: Compiler,
     ) -> anyhow::Result<Self> {
         let mut clients = BTreeMap::new();
         for (name, config) in &configs {
@@ -46,7 +45,7 @@ impl ServerSite {
             };
             clients.insert(name.clone(), HttpClient::new(options, Arc::clone(counters)));
         }
-        Ok(Self { around, configs, clients, cache_dir })
+        Ok(Self { around, configs, clients, compiler })
     }
 }
 
@@ -85,7 +84,7 @@ impl Site for ServerSite {
     }
 
     fn try_out(&self, name: &str, module: &[u8]) -> Result<(), String> {
-        try_out(&self.cache_dir, name, module)
+        self.compiler.try_out(name, module)
     }
 }
 

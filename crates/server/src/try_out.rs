@@ -1,9 +1,10 @@
 //! Compiles what is deployed in a process of its own first, which can be ended: a module may be made so that compiling it takes
 //! hours, or all the memory there is. What was compiled goes into wasmtime's cache, where the server finds it.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,21 @@ use slung_host::HostOptions;
 
 use crate::cli::TryOutArgs;
 
-/// How long it may take: ten times what the largest honest modules do.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Address space that the process may take, bytes.
-const COMPILE_BYTES_MAX: u64 = 2 << 30;
+/// What compiling a module may take.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CompileLimits {
+    /// How long; by default 30 s, ten times what the largest honest modules take.
+    pub(crate) timeout: Duration,
+    /// Address space of the process, bytes; by default 2 GiB.
+    pub(crate) bytes_max: usize,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), bytes_max: 2 << 30 }
+    }
+}
+
 /// Between two looks at whether it is done.
 const LOOK: Duration = Duration::from_millis(2);
 /// What it may say about a module, bytes.
@@ -23,18 +35,31 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 /// Below everything that serves.
 const NICENESS: i32 = 10;
 
-/// The host's options wherever modules are compiled: what is in the cache depends on them.
-pub(crate) fn host_options(cache_dir: PathBuf) -> HostOptions {
-    HostOptions { cache_dir: Some(cache_dir), ..HostOptions::default() }
+/// Compiles modules for a host with those options, which has a cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Compiler {
+    /// The host's.
+    pub(crate) host: HostOptions,
+    /// What it may take.
+    pub(crate) limits: CompileLimits,
 }
 
 /// The other process: says what is wrong with the module on stdin, and exits with 1 then.
 #[expect(clippy::print_stdout, reason = "what the server reads")]
 pub(crate) fn run(args: &TryOutArgs) -> anyhow::Result<ExitCode> {
-    rlimit::setrlimit(rlimit::Resource::AS, COMPILE_BYTES_MAX, COMPILE_BYTES_MAX).context("limiting the memory")?;
+    let bytes_max = args.compile_bytes_max;
+    rlimit::setrlimit(rlimit::Resource::AS, bytes_max, bytes_max).context("limiting the memory")?;
     // Where it is not let, it competes with everything else, for as long as it may take.
     let _ = rustix::process::setpriority_process(None, NICENESS);
-    let options = host_options(args.cache.clone());
+    // Those on which depends what is compiled, and what is refused.
+    let options = HostOptions {
+        cache_dir: Some(args.cache.clone()),
+        wasm_stack_bytes_max: args.wasm_stack_bytes_max,
+        memory_bytes_max: args.memory_bytes_max,
+        table_elements_max: args.table_elements_max,
+        module_bytes_max: args.module_bytes_max,
+        ..HostOptions::default()
+    };
     let mut module = Vec::new();
     std::io::stdin().lock().take(options.module_bytes_max as u64 + 1).read_to_end(&mut module)?;
     Ok(match slung_host::check(&options, &args.name, &module) {
@@ -46,69 +71,87 @@ pub(crate) fn run(args: &TryOutArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Tries a module out. Blocks, for [`COMPILE_TIMEOUT`] at most.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub(crate) fn try_out(cache_dir: &Path, name: &str, module: &[u8]) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("compiling in a process of its own: {error}");
-    let mut command = Command::new(this_program().map_err(failed)?);
-    command.args(["try-out", "--name", name, "--cache"]).arg(cache_dir);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = piped.map_err(failed)?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // One that ends before it has read everything says why.
-            let _ = stdin.map(|mut stdin| stdin.write_all(module));
-        });
-        let said = scope.spawn(move || {
-            let mut said = Vec::new();
-            // What it could not say is as good as nothing said.
-            let _ = stdout.map(|stdout| stdout.take(SAID_BYTES_MAX).read_to_end(&mut said));
-            String::from_utf8_lossy(&said).trim_end().to_owned()
-        });
-        let status = wait(&mut child).map_err(failed);
-        let said = said.join().unwrap_or_default();
-        verdict(status?, said)
-    })
+impl Compiler {
+    /// Tries a module out. Blocks, for as long as its limit says at most.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(crate) fn try_out(&self, name: &str, module: &[u8]) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("compiling in a process of its own: {error}");
+        let mut child = self.command(name).map_err(failed)?.spawn().map_err(failed)?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // One that ends before it has read everything says why.
+                let _ = stdin.map(|mut stdin| stdin.write_all(module));
+            });
+            let said = scope.spawn(move || {
+                let mut said = Vec::new();
+                // What it could not say is as good as nothing said.
+                let _ = stdout.map(|stdout| stdout.take(SAID_BYTES_MAX).read_to_end(&mut said));
+                String::from_utf8_lossy(&said).trim_end().to_owned()
+            });
+            let status = self.wait(&mut child).map_err(failed);
+            let said = said.join().unwrap_or_default();
+            self.verdict(status?, said)
+        })
+    }
+
+    fn command(&self, name: &str) -> std::io::Result<Command> {
+        let mut command = Command::new(this_program()?);
+        command.args(["try-out", "--name", name]);
+        command.args(self.host.cache_dir.iter().flat_map(|dir| [OsStr::new("--cache"), dir.as_os_str()]));
+        for (option, value) in [
+            ("--compile-bytes-max", self.limits.bytes_max),
+            ("--wasm-stack-bytes-max", self.host.wasm_stack_bytes_max),
+            ("--memory-bytes-max", self.host.memory_bytes_max),
+            ("--table-elements-max", self.host.table_elements_max),
+            ("--module-bytes-max", self.host.module_bytes_max),
+        ] {
+            command.args([option, &value.to_string()]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(command)
+    }
+
+    /// `None` where it had to be ended.
+    fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + self.limits.timeout;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn verdict(&self, status: Option<ExitStatus>, said: String) -> Result<(), String> {
+        let Some(status) = status else {
+            let seconds = self.limits.timeout.as_secs_f64();
+            return Err(format!("the module takes longer to compile than {seconds} s (`compile_timeout`)"));
+        };
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(_) if !said.is_empty() => Err(said),
+            Some(code) => Err(format!("compiling the module in a process of its own failed with status {code}")),
+            None => Err(format!(
+                "compiling the module takes more than {} MiB of memory (`compile_memory_max`), or breaks the compiler \
+                 (signal {})",
+                self.limits.bytes_max >> 20,
+                status.signal().unwrap_or_default()
+            )),
+        }
+    }
 }
 
 /// This very program, also where another one has been put in its place meanwhile.
 fn this_program() -> std::io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
-}
-
-/// `None` where it had to be ended.
-fn wait(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + COMPILE_TIMEOUT;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-fn verdict(status: Option<ExitStatus>, said: String) -> Result<(), String> {
-    let Some(status) = status else {
-        return Err(format!("the module takes longer to compile than {} s", COMPILE_TIMEOUT.as_secs()));
-    };
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(_) if !said.is_empty() => Err(said),
-        Some(code) => Err(format!("compiling the module in a process of its own failed with status {code}")),
-        None => Err(format!(
-            "compiling the module takes more than {} GiB of memory, or breaks the compiler (signal {})",
-            COMPILE_BYTES_MAX >> 30,
-            status.signal().unwrap_or_default()
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -118,14 +161,13 @@ mod tests {
     #[test]
     fn what_became_of_the_other_process_is_told() {
         let status = |raw| Some(ExitStatus::from_raw(raw));
-        assert_eq!(verdict(status(0), String::new()), Ok(()));
-        assert_eq!(verdict(status(1 << 8), "unknown import".to_owned()), Err("unknown import".to_owned()));
-        assert!(verdict(status(2 << 8), String::new()).unwrap_err().contains("status 2"));
-        assert!(
-            verdict(status(6), String::new())
-                .unwrap_err()
-                .contains("2 GiB of memory, or breaks the compiler (signal 6)")
-        );
-        assert!(verdict(None, String::new()).unwrap_err().contains("longer to compile than 30 s"));
+        let compiler = Compiler { host: HostOptions::default(), limits: CompileLimits::default() };
+        let verdict = |status, said: &str| compiler.verdict(status, said.to_owned());
+        assert_eq!(verdict(status(0), ""), Ok(()));
+        assert_eq!(verdict(status(1 << 8), "unknown import"), Err("unknown import".to_owned()));
+        assert!(verdict(status(2 << 8), "").unwrap_err().contains("status 2"));
+        let killed = verdict(status(6), "").unwrap_err();
+        assert!(killed.contains("more than 2048 MiB") && killed.contains("breaks the compiler (signal 6)"), "{killed}");
+        assert!(verdict(None, "").unwrap_err().contains("longer to compile than 30 s"));
     }
 }

@@ -9,6 +9,9 @@ use serde::Deserialize;
 use slung_host::StartOptions;
 use slung_net::AllowRule;
 
+use crate::config::Size;
+use crate::host_config::MEMORY_BYTES_MIN;
+
 /// The section `[workflows.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +23,10 @@ pub(crate) struct WorkflowConfig {
     pub(crate) env: BTreeMap<String, String>,
     /// Environment variables whose values stand elsewhere. They are read when the workflow is started, and never shown.
     pub(crate) secrets: BTreeMap<String, SecretFrom>,
+    /// Linear memory that it may have, a size; `None` for what `[host]` says, which is the most.
+    pub(crate) memory_max: Option<Size>,
+    /// Live queries that it may have at a time; `None` for what `[host]` says, which is the most.
+    pub(crate) handles_max: Option<NonZeroUsize>,
     /// Events that it may write in a second; more are refused to it.
     pub(crate) writes_per_second_max: NonZeroU32,
     /// HTTP requests that it may make in a second; more are refused to it.
@@ -61,6 +68,8 @@ impl Default for WorkflowConfig {
             file: None,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            memory_max: None,
+            handles_max: None,
             writes_per_second_max: default.writes_per_second_max,
             http_calls_per_second_max: default.http_calls_per_second_max,
             log_bytes_per_second_max: default.log_bytes_per_second_max,
@@ -97,6 +106,7 @@ impl WorkflowConfig {
     /// What can be wrong before it is used.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.allow_rules()?;
+        self.memory_bytes_max()?;
         let share = self.processor_share_max;
         if share.get() > 100 {
             return Err(anyhow!("processor_share_max = {share}: from 1 to 100 percent of a processor"));
@@ -112,6 +122,12 @@ impl WorkflowConfig {
         let Some(hosts) = &self.allow_hosts else { return Ok(None) };
         let rules = hosts.iter().map(|rule| rule.parse()).collect::<Result<_, _>>();
         Ok(Some(rules.context("allow_hosts")?))
+    }
+
+    fn memory_bytes_max(&self) -> anyhow::Result<Option<usize>> {
+        let Some(size) = &self.memory_max else { return Ok(None) };
+        let bytes = size.bytes("memory_max", MEMORY_BYTES_MIN)?;
+        Ok(Some(usize::try_from(bytes).map_err(|_| anyhow!("memory_max = {bytes}: more than there can be"))?))
     }
 
     /// How a workflow of that name is started that was deployed with that environment.
@@ -142,6 +158,8 @@ impl WorkflowConfig {
             name: name.to_owned(),
             args: vec![name.to_owned()],
             env: env.into_iter().collect(),
+            memory_bytes_max: self.memory_bytes_max().map_err(|error| error.to_string())?,
+            handles_max: self.handles_max.map(NonZeroUsize::get),
             writes_per_second_max,
             http_calls_per_second_max,
             log_bytes_per_second_max,

@@ -262,12 +262,12 @@ impl<S: Site> Inner<S> {
                 warn!("workflow {name}: the version before has not taken all that waited for it in time; that is lost");
             }
         }
-        match &source {
-            Source::Deployed(Record { current, .. }) => {
-                info!("workflow {name}: version {current} runs, and sees events after number {}", fresh.sees_after);
-            }
-            _ => info!("workflow {name}: runs, and sees events after number {}", fresh.sees_after),
-        }
+        let what = match &source {
+            Source::Deployed(Record { current, .. }) => format!("version {current} runs"),
+            _ => "it runs".to_owned(),
+        };
+        let text = format!("{what}, and sees the events after number {}", fresh.sees_after);
+        fresh.workflow.journal.say(LogLevel::Info, &text);
         let gate = Arc::clone(&fresh.workflow.gate);
         let mut entries = lock(&self.entries);
         let past = before.map_or_else(Stats::default, |before| before.workflow.stats());

@@ -24,11 +24,13 @@ pub(crate) enum Asked {
 /// What a forgetful world remembers.
 const FORGETFUL: usize = 1_000;
 
+/// An event after the time when it arrived.
+type Arrived = (i64, Arc<[u8]>);
+
 #[derive(Debug, Default)]
 struct Inside {
     forgetful: bool,
-    /// Each event after the time when it arrived.
-    queues: BTreeMap<u64, VecDeque<(i64, Arc<[u8]>)>>,
+    queues: BTreeMap<u64, VecDeque<Arrived>>,
     last: u64,
     arrivals: u64,
     /// What the clock says, microseconds.

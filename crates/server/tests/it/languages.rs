@@ -10,6 +10,7 @@ use crate::server::{Server, workflow};
 
 /// Builds the configuration of `threshold-alert` in Rust and in C with these variables. `None`, and says so, where there was no
 /// clang to build the one in C.
+#[expect(clippy::print_stderr, reason = "a test that can't be run says so")]
 fn both(folder: &Path, env: &[(&str, &str)]) -> Option<String> {
     let rust = workflow("threshold-alert");
     let c: PathBuf = rust.with_file_name("threshold-alert-c.wasm");
