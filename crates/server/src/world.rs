@@ -269,8 +269,16 @@ mod tests {
     use super::*;
 
     /// The id of a live query that is registered only after its workflow has given up reaches nobody, so nobody could end it.
-    #[tokio::test]
-    async fn a_live_query_that_nobody_waits_for_any_more_ends() {
+    #[test]
+    fn a_live_query_that_nobody_waits_for_any_more_ends() {
+        // One thread registers, and none as long as a test holds it.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let _context = runtime.enter();
+        let hold = || {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            spawn_blocking(move || held.recv());
+            release
+        };
         let options = slung_engine::Options::default();
         let (engine, _) =
             Engine::open(Arc::new(SimVfs::new(1)), Arc::new(SystemClock), "data".as_ref(), options).unwrap();
@@ -284,30 +292,35 @@ mod tests {
         };
         let world = WorkflowWorld::new("w".to_owned(), around, engine.subscriber(), false);
         let handles = || engine.stats().live.handles;
-        let settled = async || {
-            // Who registers holds the subscription meanwhile.
-            while Arc::strong_count(&world.subscription) > 1 {
-                tokio::task::yield_now().await;
+        let until = |what: &dyn Fn() -> bool| {
+            while !what() {
+                std::thread::yield_now();
             }
         };
-        assert!(world.subscribe("AVG:temp:[]").await.is_ok());
-        settled().await;
+        // Who registers holds the subscription meanwhile.
+        let settled = || until(&|| Arc::strong_count(&world.subscription) == 1);
+        let poll = |future: &mut BoxFuture<'_, _>| future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(runtime.block_on(world.subscribe("AVG:temp:[]")).is_ok());
+        settled();
         assert_eq!(handles(), 1);
-        for _ in 0..20 {
-            let mut given_up = world.subscribe("AVG:temp:[]");
-            assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            drop(given_up);
-            settled().await;
-            assert_eq!(handles(), 1);
-        }
-        let mut all: Vec<_> = (0..20).map(|_| world.subscribe("temp:[]")).collect();
-        for subscribing in &mut all {
-            // Registered, but not taken yet when it is given up.
-            let _ = subscribing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        drop(all);
-        settled().await;
+
+        // Given up before it is registered.
+        let release = hold();
+        let mut subscribing = world.subscribe("temp:[]");
+        assert!(poll(&mut subscribing).is_pending());
+        drop(subscribing);
+        drop(release);
+        settled();
+        assert_eq!(handles(), 1);
+
+        // Registered, but not taken yet when it is given up.
+        let release = hold();
+        let mut subscribing = world.subscribe("temp:[]");
+        assert!(poll(&mut subscribing).is_pending());
+        drop(release);
+        until(&|| handles() == 2);
+        drop(subscribing);
+        settled();
         assert_eq!(handles(), 1);
     }
 }
