@@ -2,6 +2,7 @@
 //! workflow, which is replaced at once or not at all; everything else in the directory is what it names, or rubbish.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -105,9 +106,9 @@ impl Versions {
             }
             let path = versions.record_path(&name);
             let record = match fs::read(&path) {
-                // It was being made, or taken away.
+                // It was being made, or taken away; or somebody else's.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::remove_dir_all(entry.path()).map_err(at(&entry.path()))?;
+                    versions.discard(&name)?;
                     continue;
                 }
                 read => Record::decode(&read.map_err(at(&path))?).map_err(|why| format!("{}: {why}", path.display())),
@@ -161,8 +162,8 @@ impl Versions {
         let (dir, record) = (self.dir.join(name), self.record_path(name));
         fs::remove_file(&record).map_err(at(&record))?;
         sync(&dir)?;
-        if let Err(error) = fs::remove_dir_all(&dir) {
-            tracing::warn!("workflow {name}: {}: can't be removed: {error}", dir.display());
+        if let Err(error) = self.discard(name) {
+            tracing::warn!("workflow {name}: what is left of it can't be removed: {error}");
         }
         Ok(())
     }
@@ -177,11 +178,32 @@ impl Versions {
 
     /// Takes away what the record does not name.
     fn sweep(&self, name: &str, record: &Record) -> io::Result<()> {
+        self.remove_ours(name, |path| {
+            record.versions.iter().any(|version| path == self.module_path(name, version.number))
+                || path == self.record_path(name)
+        })
+    }
+
+    /// Takes a directory away that has no record, if there is nothing in it but what was ours.
+    fn discard(&self, name: &str) -> io::Result<()> {
+        self.remove_ours(name, |_| false)?;
+        let dir = self.dir.join(name);
+        match fs::remove_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(at(&dir)),
+        }
+    }
+
+    /// Removes files of ours from a workflow's directory. What has another name was put there by somebody else, and stays.
+    fn remove_ours(&self, name: &str, keep: impl Fn(&Path) -> bool) -> io::Result<()> {
         let dir = self.dir.join(name);
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
             let path = entry.map_err(at(&dir))?.path();
-            let named = record.versions.iter().any(|version| path == self.module_path(name, version.number));
-            if !named && path != self.record_path(name) {
+            let is_ours = path.file_name().and_then(OsStr::to_str).is_some_and(|file| {
+                let file = file.strip_suffix(UNFINISHED).unwrap_or(file);
+                file == RECORD || file.strip_suffix(".wasm").is_some_and(|number| number.parse::<u64>().is_ok())
+            });
+            if is_ours && !keep(&path) {
                 fs::remove_file(&path).map_err(at(&path))?;
             }
         }
@@ -299,7 +321,29 @@ mod tests {
         versions.commit("alert", &record).unwrap();
         assert!(versions.module("alert", &one).is_err() && versions.module("alert", &two).is_ok());
         versions.remove("alert").unwrap();
-        assert!(Versions::open(dir).unwrap().1.is_empty());
+        assert!(Versions::open(dir.clone()).unwrap().1.is_empty() && !dir.join("alert").exists());
+    }
+
+    #[test]
+    fn what_is_somebody_elses_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("workflows");
+        fs::create_dir_all(dir.join("alert/src")).unwrap();
+        for file in ["alert/src/main.rs", "alert/Cargo.toml", "alert/alert.wasm", "README.md"] {
+            fs::write(dir.join(file), "mine").unwrap();
+        }
+        let (versions, found) = Versions::open(dir.clone()).unwrap();
+        assert!(found.is_empty());
+        let one = version(1, b"one");
+        versions.put("alert", &one, b"one").unwrap();
+        versions.commit("alert", &Record::new(one)).unwrap();
+        versions.remove("alert").unwrap();
+        let (_, found) = Versions::open(dir.clone()).unwrap();
+        assert!(found.is_empty());
+        let mut left: Vec<_> = fs::read_dir(dir.join("alert")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["Cargo.toml", "alert.wasm", "src"]);
+        assert!(dir.join("README.md").exists());
     }
 
     #[test]
