@@ -46,7 +46,8 @@ async fn the_workflow_in_c_alerts_as_the_one_in_rust() {
     let server = Server::start(&folder.path().join("data"), &["--config", &config]);
     server.wait_until("both have subscribed", |server| server.metric("slung_live_handles") == 2.0);
     let mut producer = server.connect().await;
-    let tags = ["machine=1", "quote=\"", "back=\\", "brackets=]}[{", "ü=\u{1f321}"];
+    // Sorted, as an event names them.
+    let tags = ["back=\\", "brackets=]}[{", "machine=1", "quote=\"", "ü=\u{1f321}"];
     let readings = &readings()[16_000..16_400];
     for (time, value) in readings {
         producer.event("temperature", &tags, *time, *value).await;
