@@ -4,6 +4,7 @@
 //! `README.md` has the figures, and says what each means.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it measures is for a reader")]
 
+mod deploy;
 mod latency;
 mod load;
 mod producer;
@@ -22,12 +23,25 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
 
 const USAGE: &str = "usage: cargo bench --workspace --bench network -- [OPTIONS] [PART ...]
-  PART            coalesced, single, batches, blocks, ack, writeback, idle, overload (default: all of them)
+  PART            coalesced, single, batches, blocks, ack, writeback, idle, overload, deploy, replaced,
+                  parked (default: all of them)
   --server FILE   the binary `slung` (default: that of the same build)
   --dir DIR       where data directories are made and removed again (default: in cargo's target directory)
   --runs N        how often each is done; the median counts (default 5)";
 
-const PARTS: [&str; 8] = ["coalesced", "single", "batches", "blocks", "ack", "writeback", "idle", "overload"];
+const PARTS: [&str; 11] = [
+    "coalesced",
+    "single",
+    "batches",
+    "blocks",
+    "ack",
+    "writeback",
+    "idle",
+    "overload",
+    "deploy",
+    "replaced",
+    "parked",
+];
 
 /// What the parts need.
 pub(crate) struct Setting {
@@ -123,6 +137,9 @@ fn main() -> Result<()> {
             "ack" => latency::ack(&setting, size(1_000, 20))?,
             "writeback" => latency::writeback(&setting, size(5_000, 100))?,
             "idle" => load::idle(&setting, size(10_000, 20))?,
+            "deploy" => deploy::first_event(&setting, size(10, 1))?,
+            "replaced" => deploy::replaced(&setting, size(5_000, 50) as u64)?,
+            "parked" => deploy::parked(&setting, size(1_000, 10))?,
             _ => load::overload(&setting, Duration::from_millis(size(5_000, 200) as u64))?,
         }
     }
