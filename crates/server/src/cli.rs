@@ -99,12 +99,12 @@ pub(crate) struct ServeArgs {
 /// `slung write`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or
-microseconds since 1970; `series` and `tags` (a JSON array) may be there too. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with
+CSV needs a header with the columns `timestamp` and `value`; times are ISO 8601 (UTC where they name no offset) or \
+microseconds since 1970; `series` and `tags` (a JSON array) may be there too. JSON has an object a line: {\"timestamp\":1700000000000000,\"value\":21.5}, optionally with \
 \"series\" and \"tags\". Which of the two it is shows in the first character.
 
-Every event is sent again until the server has acknowledged it: it is on disk then, and survives a power cut. A server that
-restarts is waited for. The exit code is 1 where events were refused or may not be stored. Ctrl-C ends the reading, and
+Every event is sent again until the server has acknowledged it: it is on disk then, and survives a power cut. A server that \
+restarts is waited for. The exit code is 1 where events were refused or may not be stored. Ctrl-C ends the reading, and \
 waits for what was sent; a second one does not. Example:
   slung write temps.csv --series temperature --tag machine=1 --speed 3600x")]
 pub(crate) struct WriteArgs {
@@ -156,8 +156,8 @@ pub(crate) struct QueryArgs {
 /// `slung live`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line has the time of the newest event in the update (UTC), the value, and the tags of the event that caused it. What
-comes faster than it is printed is merged, or dropped for raw values, as for a workflow. It ends with Ctrl-C, or when the
+A line has the time of the newest event in the update (UTC), the value, and the tags of the event that caused it. What \
+comes faster than it is printed is merged, or dropped for raw values, as for a workflow. It ends with Ctrl-C, or when the \
 server stops. Examples:
   slung live 'AVG:temperature:[machine=1]:[1h]'
   slung live ':temperature:[]' --json")]
@@ -192,10 +192,10 @@ pub(crate) struct DeleteArgs {
 /// `slung deploy`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The new version is loaded, checked and run to its first poll; then, at one event, it takes the place of the one before. What is
-wrong with the module is listed, and the exit code is 1: what ran before still runs. A name is 1 to 64 of A-Z a-z 0-9 - _ .
+The new version is loaded, checked and run to its first poll; then, at one event, it takes the place of the one before. What is \
+wrong with the module is listed, and the exit code is 1: what ran before still runs. A name is 1 to 64 of A-Z a-z 0-9 - _ . \
 and does not begin with a dot. Secrets belong into the server's configuration: arguments can be seen by others. Examples:
-  slung deploy alert target/workflows/threshold-alert.wasm --env THRESHOLD=80
+  slung deploy alert target/workflows/threshold-alert.wasm --env ALERT_BELOW=60
   slung deploy alert target/workflows/threshold-alert.wasm && slung logs alert -f")]
 pub(crate) struct DeployArgs {
     /// The workflow's name.
@@ -215,7 +215,7 @@ pub(crate) struct DeployArgs {
 /// `slung ps`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-P50/P99 is the time from an event to what the workflow does about it, CPU the time on a thread since the server started.
+P50/P99 is the time from an event to what the workflow does about it, CPU the time on a thread since the server started. \
 Examples:
   slung ps
   slung ps alert")]
@@ -233,7 +233,7 @@ pub(crate) struct PsArgs {
 /// `slung logs`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line has the time (UTC), the level, where it comes from (stdout, stderr, or host: what the server says about the workflow)
+A line has the time (UTC), the level, where it comes from (stdout, stderr, or host: what the server says about the workflow) \
 and the text. With -f it ends with Ctrl-C; the exit code is 1 where the server goes before. Examples:
   slung logs alert
   slung logs alert -f -n 10")]
@@ -330,8 +330,8 @@ pub(crate) struct VerifyArgs {
 /// `slung backup`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The backup has every event that was on disk when it began. On the same file system its segments are hard links, which take
-no space and protect from deletion and mistakes, but not from a disk that fails: for that, copy it elsewhere, or name a
+The backup has every event that was on disk when it began. On the same file system its segments are hard links, which take \
+no space and protect from deletion and mistakes, but not from a disk that fails: for that, copy it elsewhere, or name a \
 directory on another disk. Example:
   slung backup slung-data /mnt/backup/slung-2026-11-23")]
 pub(crate) struct BackupArgs {
@@ -362,7 +362,7 @@ pub(crate) struct RestoreArgs {
 /// `slung export`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The columns are timestamp (microseconds since 1970), value, series, and tags as a JSON array. The exit code is 1 where points
+The columns are timestamp (microseconds since 1970), value, series, and tags as a JSON array. The exit code is 1 where points \
 are missing because they are damaged. Example:
   slung export slung-data 'temperature:[]:[30d]' --out temperature.csv")]
 pub(crate) struct ExportArgs {
@@ -378,7 +378,7 @@ pub(crate) struct ExportArgs {
 /// `slung import`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It reads what `slung export` writes, and whatever `slung write` reads. A line that is wrong ends it; what stands before it
+It reads what `slung export` writes, and whatever `slung write` reads. A line that is wrong ends it; what stands before it \
 is stored, and reading the whole file again stores nothing twice. Example:
   slung import slung-data temperature.csv")]
 pub(crate) struct ImportArgs {
