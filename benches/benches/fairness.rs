@@ -162,7 +162,7 @@ struct Busy {
     engine: Arc<Engine>,
     series: SeriesId,
     answers: mpsc::Receiver<Instant>,
-    _workflow: Workflow,
+    workflow: Workflow,
 }
 
 impl Busy {
@@ -174,7 +174,7 @@ impl Busy {
         while workflow.stats().sleeps == 0 {
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(Self { engine: Arc::clone(engine), series, answers, _workflow: workflow })
+        Ok(Self { engine: Arc::clone(engine), series, answers, workflow })
     }
 
     /// From `Engine::write` of an event to the answer.
@@ -210,6 +210,7 @@ fn reaction<'a>(what: &str, busy: &Busy, rounds: usize, events: usize, others: &
         let [alone, beside] = [&mut alone, &mut beside].map(|all| percentile(all, percent).as_secs_f64() * 1e6);
         compare(&format!("event to writeback, p{percent}, {what}"), "µs", alone, beside);
     }
+    tell("  of which it was taken for one that spins, so far", busy.workflow.stats().demotions);
 }
 
 /// A million points in batches of a thousand, again and again, by one writer.

@@ -25,7 +25,7 @@ pub struct HostOptions {
     /// Threads that run guests, and again as many of the lowest priority for those that compute for long in one go; by default one
     /// for each processor.
     pub worker_threads: NonZeroUsize,
-    /// A guest that computes for longer than this and twice this in one go is moved to the threads of low priority, where each
+    /// A guest that computes for two to three times of this in one go is moved to the threads of low priority, where each
     /// computes for so long in turn, milliseconds, at least 1; by default 1. Longer costs less (0.1 % at 1) and makes guests
     /// beside a busy one wait longer.
     pub epoch_tick_ms: u64,

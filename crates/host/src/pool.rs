@@ -1,5 +1,5 @@
-//! Where guests run. All of them start on the host's tokio runtime, at the priority of everything else. One that computes for longer
-//! than a tick in one go is moved to threads of the lowest priority, which take what others leave of the processors, a slice of a tick
+//! Where guests run. All of them start on the host's tokio runtime, at the priority of everything else. One that computes for some
+//! ticks in one go is moved to threads of the lowest priority, which take what others leave of the processors, a slice of a tick
 //! each in turn, and is moved back when it next waits for something. So what answers an event within microseconds is never behind an
 //! endless loop, however many of those there are.
 //!
@@ -34,6 +34,8 @@ pub(crate) struct Turn {
     epoch: Instant,
     /// When it last began to compute, nanoseconds since `epoch`.
     began: AtomicU64,
+    /// The same of the time that a tick last found beyond its slice.
+    found_beyond: AtomicU64,
     /// It has given up the thread only because its time was up.
     ended: AtomicBool,
     /// Before that it must not go on.
@@ -48,16 +50,22 @@ impl Turn {
             slice,
             epoch: Instant::now(),
             began: AtomicU64::new(0),
+            found_beyond: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
             pause_until: Mutex::new(None),
             low: AtomicBool::new(false),
         })
     }
 
-    /// Whether the guest, which computes, has had its time.
+    /// Whether the guest, which computes, has had its time: a tick has found it beyond its slice for the second time. Once does not
+    /// tell that it has computed: the system may have run others meanwhile.
     pub(crate) fn is_up(&self) -> bool {
-        let began = Duration::from_nanos(self.began.load(Ordering::Relaxed));
-        self.low.load(Ordering::Relaxed) || self.epoch.elapsed().saturating_sub(began) >= self.slice
+        if self.low.load(Ordering::Relaxed) {
+            return true;
+        }
+        let began = self.began.load(Ordering::Relaxed);
+        let is_beyond = self.epoch.elapsed().saturating_sub(Duration::from_nanos(began)) >= self.slice;
+        is_beyond && self.found_beyond.swap(began, Ordering::Relaxed) == began
     }
 
     /// Ends the turn when it is awaited, for that pause at least. It wakes nobody: whoever runs the workflow queues it.
@@ -426,6 +434,21 @@ mod tests {
         let mut both = [ran.recv_timeout(long).unwrap(), ran.recv_timeout(long).unwrap()];
         both.sort_unstable();
         assert_eq!(both, [3, 101]);
+    }
+
+    #[test]
+    fn once_beyond_its_slice_it_goes_on_and_the_second_time_its_turn_is_over() {
+        let turn = Turn::new(Duration::from_millis(1));
+        let goes_on = || {
+            turn.began.store(nanos(turn.epoch.elapsed()), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(2));
+            !turn.is_up()
+        };
+        assert!(goes_on() && goes_on(), "it has waited in between");
+        assert!(turn.is_up());
+        assert!(goes_on());
+        turn.low.store(true, Ordering::Relaxed);
+        assert!(turn.is_up(), "there each tick ends it");
     }
 
     #[test]

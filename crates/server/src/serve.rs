@@ -95,7 +95,7 @@ impl Running {
         let cache_dir = make_cache(&data).with_context(|| format!("data directory {}", data.display()))?;
         let HostConfig { host: options, compile, deploy } = host;
         let options = HostOptions { cache_dir: Some(cache_dir), ..options };
-        let compiler = Compiler { host: options.clone(), limits: compile };
+        let compiler = Compiler::new(options.clone(), compile);
         let host = Host::new(options)?;
         let (host, workflows, configured) = spawn_blocking(move || {
             let configured = load(&host, &workflows)?;

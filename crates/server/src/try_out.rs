@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -35,13 +36,12 @@ const SAID_BYTES_MAX: u64 = 64 * 1024;
 /// Below everything that serves.
 const NICENESS: i32 = 10;
 
-/// Compiles modules for a host with those options, which has a cache.
-#[derive(Debug, Clone)]
+/// Compiles modules for a host with those options, which has a cache; one at a time, so that what they take does not add up.
+#[derive(Debug)]
 pub(crate) struct Compiler {
-    /// The host's.
-    pub(crate) host: HostOptions,
-    /// What it may take.
-    pub(crate) limits: CompileLimits,
+    host: HostOptions,
+    limits: CompileLimits,
+    turn: Mutex<()>,
 }
 
 /// The other process: says what is wrong with the module on stdin, and exits with 1 then.
@@ -72,12 +72,18 @@ pub(crate) fn run(args: &TryOutArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Compiler {
-    /// Tries a module out. Blocks, for as long as its limit says at most.
+    /// For that host, with those limits for each module.
+    pub(crate) fn new(host: HostOptions, limits: CompileLimits) -> Self {
+        Self { host, limits, turn: Mutex::default() }
+    }
+
+    /// Tries a module out. Blocks, for as long as its limit says at most, and for those before it.
     ///
     /// # Errors
     /// What is wrong with it, in words.
     pub(crate) fn try_out(&self, name: &str, module: &[u8]) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("compiling in a process of its own: {error}");
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = self.command(name).map_err(failed)?.spawn().map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         std::thread::scope(|scope| {
@@ -161,7 +167,7 @@ mod tests {
     #[test]
     fn what_became_of_the_other_process_is_told() {
         let status = |raw| Some(ExitStatus::from_raw(raw));
-        let compiler = Compiler { host: HostOptions::default(), limits: CompileLimits::default() };
+        let compiler = Compiler::new(HostOptions::default(), CompileLimits::default());
         let verdict = |status, said: &str| compiler.verdict(status, said.to_owned());
         assert_eq!(verdict(status(0), ""), Ok(()));
         assert_eq!(verdict(status(1 << 8), "unknown import"), Err("unknown import".to_owned()));
