@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::nab::readings;
 use crate::server::{Server, workflow};
 
-/// Builds the configuration of `threshold-alert` in Rust and in C with these variables. `None`, and says so, where there was no
+/// Writes the configuration of `threshold-alert` in Rust and in C with these variables. `None`, and says so, where there was no
 /// clang to build the one in C.
+#[expect(clippy::print_stderr, reason = "who wonders why nothing was tested has to be told")]
 fn both(folder: &Path, env: &[(&str, &str)]) -> Option<String> {
     let rust = workflow("threshold-alert");
     let c: PathBuf = rust.with_file_name("threshold-alert-c.wasm");
