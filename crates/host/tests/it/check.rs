@@ -148,31 +148,6 @@ fn no_memory_export() {
 }
 
 #[test]
-fn features_that_are_off_are_named() {
-    for (feature, module) in [
-        ("memory64", "(memory i64 1)"),
-        ("multi-memory", "(memory 1) (memory 1)"),
-        ("tail calls", "(func (return_call 0))"),
-        ("relaxed SIMD", "(func (param v128 v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 1))))"),
-        ("threads", "(memory 1 1 shared)"),
-        ("atomics", "(memory 1) (func (drop (i32.atomic.load (i32.const 0))))"),
-        ("custom page sizes", "(memory 1 (pagesize 1))"),
-        ("exceptions", "(tag)"),
-        ("function references", "(type (func)) (func (param (ref 0)) (call_ref 0 (local.get 0)))"),
-        ("gc", "(type (struct))"),
-        (
-            "wide arithmetic",
-            "(func (param i64 i64 i64 i64) (result i64 i64)
-            (i64.add128 (local.get 0) (local.get 1) (local.get 2) (local.get 3)))",
-        ),
-    ] {
-        let problems = problems_of(&parse(&format!("(module {module})")));
-        assert!(matches!(problems[..], [Problem::FeatureOff { .. }]), "{feature}: {problems:?}");
-        println!("{feature}: {}", problems[0]);
-    }
-}
-
-#[test]
 fn many_problems_and_hostile_names_stay_readable() {
     let mut module = String::new();
     for index in 0..1_000 {

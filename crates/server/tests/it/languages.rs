@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::nab::readings;
 use crate::server::{Server, workflow};
 
-/// Builds the configuration of `threshold-alert` in Rust and in C with these variables. `None`, and says so, where there was no
+/// Writes the configuration of `threshold-alert` in Rust and in C with these variables. `None`, and says so, where there was no
 /// clang to build the one in C.
 #[expect(clippy::print_stderr, reason = "a test that can't be run says so")]
 fn both(folder: &Path, env: &[(&str, &str)]) -> Option<String> {
