@@ -45,8 +45,9 @@ impl Gate {
 
     /// Lets the guest poll, from now on.
     pub(crate) fn let_through(&self) {
-        self.passage.send_replace(Passage::Open);
+        // In this order: whoever is woken by the second finds the first.
         self.open.store(true, Ordering::Release);
+        self.passage.send_replace(Passage::Open);
     }
 
     /// Lets the guest take what waits for it. Nothing arrives for it any more.

@@ -11,6 +11,7 @@ use wasmtime::{AsContext, AsContextMut, Caller, Extern, Memory, ResourceLimiter,
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::bucket::{Bucket, Pace};
+use crate::gate::Relieved;
 use crate::journal::{Journal, Printer, Throttle};
 use crate::log::LogLevel;
 use crate::options::{StartOptions, TABLES_MAX};
@@ -76,6 +77,8 @@ pub(crate) struct Guest {
     without_call_nanos: u64,
     /// Nanoseconds of computing and host calls that the ticks have seen.
     seen: (u64, u64),
+    /// What others have computed for it since the last tick, nanoseconds: reading history.
+    read_nanos: u64,
     processor: Pace,
     host_calls: Pace,
     host_calls_max: u32,
@@ -116,6 +119,7 @@ impl Guest {
             host_call_ms_max: options.host_call_ms_max,
             without_call_nanos: 0,
             seen: (counters.busy_nanos.get(), counters.calls()),
+            read_nanos: 0,
             processor: Pace::new(processor_nanos, PROCESSOR_BURST),
             host_calls: Pace::new(options.host_calls_per_second_max.get().into(), Duration::from_secs(1)),
             host_calls_max: options.host_calls_per_second_max.get(),
@@ -131,6 +135,11 @@ impl Guest {
             unreturned: None,
             reacts_to: None,
         }
+    }
+
+    /// So long another thread has read for it: that counts to its share of the processor.
+    pub(crate) fn has_read(&mut self, took: Duration) {
+        self.read_nanos = self.read_nanos.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// It is given an event that arrived then.
@@ -188,7 +197,8 @@ impl Guest {
                 "it computed for {most} ms without a host function (`compute_ms_max`)"
             )));
         }
-        let pause = self.pause(computed, called);
+        let read = std::mem::take(&mut self.read_nanos);
+        let pause = self.pause(computed + read, called);
         if pause.is_none() && !self.turn.is_up() {
             // It has just begun: the tick has passed while it waited.
             return Ok(UpdateDeadline::Continue(1));
@@ -242,11 +252,16 @@ impl Guest {
 
     #[cold]
     fn settle_failed(&mut self, function: HostFunction, failure: Failed) -> wasmtime::Result<()> {
-        self.counters.count(function, false);
         let reason = match failure {
             Failed::Call(reason) => reason,
-            Failed::Guest(error) => return Err(error),
+            // A poll that has nothing more to wait for has not failed.
+            Failed::Guest(error) if error.is::<Relieved>() => return Err(error),
+            Failed::Guest(error) => {
+                self.counters.count(function, false);
+                return Err(error);
+            }
         };
+        self.counters.count(function, false);
         if let Some(hidden) = self.throttles[function.index()].pass(&reason, Instant::now()) {
             let name = function.name();
             let line = match hidden {

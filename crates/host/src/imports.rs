@@ -1,6 +1,6 @@
 //! The seven host functions: arguments in, the world asked, the answer out. None of them traps.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slung_abi::{FAILED, HostFunction, HttpMethod, IMPORT_MODULE, OK, limits};
 use wasmtime::{Caller, Linker};
@@ -73,7 +73,11 @@ async fn query_live(caller: &mut Call<'_>, query: u32) -> Result<u64, Failed> {
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let query = text(memory, query, "query", limits::QUERY_BYTES_MAX)?;
-    Ok(guest.handles.subscribe(query, guest.host_call_ms_max).await?)
+    guest.turn.rise().await;
+    let begin = Instant::now();
+    let subscribed = guest.handles.subscribe(query, guest.host_call_ms_max).await;
+    guest.has_read(begin.elapsed());
+    Ok(subscribed?)
 }
 
 /// The aggregate over what is stored.
@@ -84,7 +88,11 @@ async fn query_history(caller: &mut Call<'_>, query: u32) -> Result<f64, Failed>
     let memory = open(caller)?;
     let (memory, guest) = memory.data_and_store_mut(caller);
     let query = text(memory, query, "query", limits::QUERY_BYTES_MAX)?;
-    Ok(within(guest.host_call_ms_max, guest.world.history(query)).await?)
+    guest.turn.rise().await;
+    let begin = Instant::now();
+    let answer = within(guest.host_call_ms_max, guest.world.history(query)).await;
+    guest.has_read(begin.elapsed());
+    Ok(answer?)
 }
 
 /// The handle's next event, now or within the sleep.
@@ -150,7 +158,13 @@ async fn write_event(caller: &mut Call<'_>, time: u32, number: u32, tags: u32) -
     let (series, tags) = event_tags(text(memory, tags, "tags", limits::TAGS_BYTES_MAX)?)?;
     guest.admit_write()?;
     let event = NewEvent { timestamp, value, series, tags };
-    within(guest.host_call_ms_max, guest.world.write(event)).await?;
+    let was_low = guest.turn.rise().await;
+    let written = within(guest.host_call_ms_max, guest.world.write(event)).await;
+    if was_low {
+        // It goes on as it came: a guest that computes does not get ahead by writing.
+        guest.turn.end(None).await;
+    }
+    written?;
     Ok(OK)
 }
 
@@ -179,6 +193,7 @@ async fn writeback_http(caller: &mut Call<'_>, url: u32, body: u32, method: i32)
     let url = text(memory, url, "URL", limits::URL_BYTES_MAX)?;
     let body = argument(memory, body, "body", limits::HTTP_REQUEST_BYTES_MAX)?.to_vec();
     guest.admit_http_call()?;
+    guest.turn.rise().await;
     let response = within(guest.host_call_ms_max, guest.world.writeback_http(method, url, body)).await?;
     let (bytes, bytes_max) = (response.len(), limits::HTTP_RESPONSE_BYTES_MAX);
     if bytes > bytes_max {

@@ -43,6 +43,8 @@ pub(crate) struct Journal {
     inside: Mutex<Inside>,
     /// The number of the newest line, to look at without the lock.
     newest: AtomicU64,
+    /// Whether nothing comes any more.
+    ended: AtomicBool,
     /// Whether the log thread knows that something waits.
     announced: AtomicBool,
     logger: Arc<Logger>,
@@ -56,6 +58,7 @@ impl Journal {
             line_bytes_max: options.log_line_bytes_max,
             inside: Mutex::new(Inside { ring, unlogged: 0, excess: None, dropped: 0 }),
             newest: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             logger,
         })
@@ -64,6 +67,14 @@ impl Journal {
     /// Lines that were dropped because there were too many.
     pub(crate) fn dropped(&self) -> u64 {
         lock(&self.inside).dropped
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub(crate) fn newest(&self) -> u64 {

@@ -132,7 +132,17 @@ impl Log {
         self.journal.page(after, lines_max)
     }
 
-    /// Waits until [`lines`](Self::lines) after that number has something: at most 0.1 s longer than there is.
+    /// Whether nothing comes any more, as the workflow was removed.
+    pub fn has_ended(&self) -> bool {
+        self.journal.has_ended()
+    }
+
+    pub(crate) fn end(&self) {
+        self.journal.end();
+    }
+
+    /// Waits until [`lines`](Self::lines) after that number has something, or the log [has ended](Self::has_ended): at most 0.1 s
+    /// longer than that.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time.
@@ -142,7 +152,7 @@ impl Log {
     pub async fn changed(&self, after: u64) {
         loop {
             let newest = self.newest();
-            if newest != 0 && newest != after {
+            if (newest != 0 && newest != after) || self.has_ended() {
                 return;
             }
             tokio::time::sleep(LOOK).await;

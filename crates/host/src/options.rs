@@ -1,5 +1,6 @@
 //! What can be set, with unit, default and reason.
 
+use std::fmt;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,7 +94,9 @@ impl HostOptions {
 }
 
 /// What a single workflow is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// [`Debug`](fmt::Debug) shows neither names nor values of its environment.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StartOptions {
     /// What the log and the operator call it.
     pub name: String,
@@ -134,6 +137,12 @@ pub struct StartOptions {
     /// counts as it is logged, and 64 bytes more. What is beyond that is dropped and counted, and a line says how much that
     /// was, at most one a second. What the host says of it is not held to this.
     pub log_bytes_per_second_max: NonZeroU32,
+}
+
+impl fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOptions").field("name", &self.name).field("args", &self.args).finish_non_exhaustive()
+    }
 }
 
 impl Default for StartOptions {

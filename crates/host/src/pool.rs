@@ -82,6 +82,16 @@ impl Turn {
         }))
     }
 
+    /// Goes on at the usual priority: to be awaited before a lock is taken that others wait for, or a thread is made, which would be
+    /// of low priority, too. Answers whether it was low.
+    pub(crate) async fn rise(&self) -> bool {
+        let was_low = self.low.load(Ordering::Relaxed);
+        let mut waits = was_low;
+        // Whoever waits for something else than its turn is run by the tokio runtime.
+        poll_fn(|_| if std::mem::take(&mut waits) { Poll::Pending } else { Poll::Ready(()) }).await;
+        was_low
+    }
+
     /// Runs a guest, and adds the time that it computes: time on a thread, or for the threads that others crowd out, time on a
     /// processor.
     pub(crate) async fn timed<F: Future>(&self, future: F, counters: &Counters) -> F::Output {

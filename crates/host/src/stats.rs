@@ -125,7 +125,8 @@ impl Stats {
         self.writes_refused += later.writes_refused;
         self.http_calls_refused += later.http_calls_refused;
         self.restarts += later.restarts;
-        self.log_lines_dropped += later.log_lines_dropped;
+        // Their log is one.
+        self.log_lines_dropped = self.log_lines_dropped.max(later.log_lines_dropped);
     }
 }
 

@@ -160,25 +160,32 @@ impl Workflow {
     }
 
     /// Lets it take what waits for it, and ends it then, or after that time. Nothing may arrive for it any more. Answers
-    /// whether it has taken everything.
+    /// whether it has come to its end with all of it.
     pub(crate) async fn drain(&self, waits: impl Fn() -> bool, longest: Duration) -> bool {
         self.gate.close();
         let until = tokio::time::Instant::now() + longest;
         let mut pause = DRAIN_PAUSE_MIN;
-        while !self.state().is_final() && tokio::time::Instant::now() < until {
-            let is_pausing = matches!(self.state(), State::Restarting(_));
-            // It would sleep on for up to a second, or longer.
-            if is_pausing || (self.counters.asleep.get() != 0 && !waits()) {
-                break;
+        let through = loop {
+            let is_over = match self.state() {
+                State::Running => false,
+                // It has failed, and begins with nothing when its pause is over.
+                State::Restarting(_) => true,
+                ended => ended.is_final(),
+            };
+            // Asleep, it would stay so for up to a second. In this order: it wakes before it takes something.
+            if is_over || (!waits() && self.counters.asleep.get() != 0) {
+                break true;
             }
-            // Woken by its end, it is not: between two looks it may also have gone to sleep.
+            if tokio::time::Instant::now() >= until {
+                break false;
+            }
+            // Its end is seen at once; that it has gone to sleep, at the next look.
             let _ = tokio::time::timeout(pause, self.wait()).await;
             pause = (pause * 2).min(DRAIN_PAUSE_MAX);
-        }
-        let taken = !waits();
+        };
         self.stop();
         self.wait().await;
-        taken
+        through && !waits()
     }
 
     /// Waits until it has ended, and says how. By then its instance and its [`World`](crate::World) are dropped and its
@@ -270,7 +277,6 @@ async fn run_again(
         let text = format!("failed: {failure}; it starts again in {:.1} s", pause.as_secs_f64());
         ending.journal.say(LogLevel::Error, &text);
         ending.state.send_replace(State::Restarting(failure.clone()));
-        counters.memory_bytes.set(0);
         tokio::time::sleep(pause).await;
         counters.restarts.add(1);
         ending.state.send_replace(State::Running);
@@ -356,5 +362,6 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.leave();
         self.1.runs_since(None);
+        self.1.memory_bytes.set(0);
     }
 }

@@ -166,7 +166,10 @@ impl Subscriber {
     }
 
     pub(crate) fn count_late(&self, handle: HandleId) {
-        if let Some(queue) = self.lock().queue(handle) {
+        let mut state = self.lock();
+        if !state.held
+            && let Some(queue) = state.queue(handle)
+        {
             queue.stats.late += 1;
         }
     }

@@ -81,10 +81,8 @@ pub fn check_env(env: &[(String, String)]) -> Result<(), Vec<String>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkflowState {
-    /// It is compiled, or on its way to its first poll.
-    #[default]
-    Starting,
     /// It runs.
+    #[default]
     Running,
     /// It has failed, and is started again after a pause.
     Restarting,
@@ -100,7 +98,6 @@ impl WorkflowState {
     /// As it is written in answers.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Starting => "starting",
             Self::Running => "running",
             Self::Restarting => "restarting",
             Self::Done => "done",

@@ -220,7 +220,7 @@ impl Backend for EngineBackend {
     fn workflow_log(&self, name: &str, lines: usize, follow: bool) -> Result<WorkflowLog, WorkflowRefused> {
         let workflow = self.workflows.get(name);
         let workflow = workflow.ok_or_else(|| WorkflowRefused::NotFound(format!("there is no workflow {name}")))?;
-        Ok(workflow.log.map_or_else(|| futures_util::stream::empty().boxed(), |log| workflows::log(log, lines, follow)))
+        Ok(workflows::log(workflow.log, lines, follow))
     }
 
     fn health(&self) -> Result<(), WriteRefused> {

@@ -297,6 +297,9 @@ pub(crate) struct TryOutArgs {
     /// Where what was compiled goes.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: PathBuf,
+    /// How long it may take, milliseconds.
+    #[arg(long)]
+    pub(crate) compile_ms_max: u64,
     /// Address space that it may take, bytes.
     #[arg(long)]
     pub(crate) compile_bytes_max: u64,

@@ -62,7 +62,7 @@ fn running(status: &WorkflowStatus) -> String {
     if let Some(version) = status.version {
         shown += &format!(", version {version}");
     }
-    let goes_on = matches!(status.state, WorkflowState::Starting | WorkflowState::Running | WorkflowState::Restarting);
+    let goes_on = matches!(status.state, WorkflowState::Running | WorkflowState::Restarting);
     if let Some(seq) = status.sees_after.filter(|_| goes_on) {
         shown += &format!("; it sees the events after number {seq}");
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -79,6 +80,8 @@ pub(crate) struct Running {
     ticker: JoinHandle<()>,
     network: JoinHandle<()>,
     shutdown: oneshot::Sender<()>,
+    /// True ends what is being compiled.
+    no_compiling: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -94,8 +97,9 @@ impl Running {
         let allow = allow.context("--allow-host, or allow_hosts in the configuration")?;
         let cache_dir = make_cache(&data).with_context(|| format!("data directory {}", data.display()))?;
         let HostConfig { host: options, compile, deploy } = host;
+        let no_compiling = Arc::<AtomicBool>::default();
         let options = HostOptions { cache_dir: Some(cache_dir), ..options };
-        let compiler = Compiler::new(options.clone(), compile);
+        let compiler = Compiler::new(options.clone(), compile, Arc::clone(&no_compiling));
         let host = Host::new(options)?;
         let (host, workflows, configured) = spawn_blocking(move || {
             let configured = load(&host, &workflows)?;
@@ -160,12 +164,13 @@ impl Running {
             let _ = stop.await;
         }));
         let ticker = tokio::spawn(tick(Arc::clone(&engine)));
-        Ok(Self { engine, workflows, addr, ticker, network, shutdown })
+        Ok(Self { engine, workflows, addr, ticker, network, shutdown, no_compiling })
     }
 
     /// Lets nobody in any more, stores what was received, stops the workflows, and gives the data directory back.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Self { engine, workflows, ticker, network, shutdown, .. } = self;
+        let Self { engine, workflows, ticker, network, shutdown, no_compiling, .. } = self;
+        no_compiling.store(true, Ordering::Relaxed);
         // An error says that the network has ended already, which is what is wanted.
         let _ = shutdown.send(());
         network.await.context("the network")?;

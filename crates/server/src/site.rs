@@ -131,7 +131,7 @@ impl Feed for ServerFeed {
         Arc::new(WorkflowWorld::new(name, around, subscriber, self.answers_anybody))
     }
 
-    fn has_waiting(&self) -> bool {
-        self.subscriber.stats().waiting > 0
+    fn waiting(&self) -> usize {
+        self.subscriber.stats().waiting
     }
 }

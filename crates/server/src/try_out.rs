@@ -3,13 +3,13 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use slung_host::HostOptions;
 
 use crate::cli::TryOutArgs;
@@ -29,6 +29,8 @@ impl Default for CompileLimits {
     }
 }
 
+/// How much later the other process ends by itself.
+const AFTER_TIMEOUT_MS: usize = 5_000;
 /// Between two looks at whether it is done.
 const LOOK: Duration = Duration::from_millis(2);
 /// What it may say about a module, bytes.
@@ -42,13 +44,16 @@ pub(crate) struct Compiler {
     host: HostOptions,
     limits: CompileLimits,
     turn: Mutex<()>,
+    closed: Arc<AtomicBool>,
 }
 
 /// The other process: says what is wrong with the module on stdin, and exits with 1 then.
 #[expect(clippy::print_stdout, reason = "what the server reads")]
 pub(crate) fn run(args: &TryOutArgs) -> anyhow::Result<ExitCode> {
-    let bytes_max = args.compile_bytes_max;
-    rlimit::setrlimit(rlimit::Resource::AS, bytes_max, bytes_max).context("limiting the memory")?;
+    if let Err(error) = hold(args) {
+        println!("limiting what compiling takes: {error}");
+        return Ok(ExitCode::FAILURE);
+    }
     // Where it is not let, it competes with everything else, for as long as it may take.
     let _ = rustix::process::setpriority_process(None, NICENESS);
     // Those on which depends what is compiled, and what is refused.
@@ -71,10 +76,24 @@ pub(crate) fn run(args: &TryOutArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Holds this process to its limits: whoever has started it may be gone by then.
+fn hold(args: &TryOutArgs) -> std::io::Result<()> {
+    let (_, most) = rlimit::getrlimit(rlimit::Resource::AS)?;
+    let bytes_max = args.compile_bytes_max.min(most);
+    rlimit::setrlimit(rlimit::Resource::AS, bytes_max, bytes_max)?;
+    let timeout = Duration::from_millis(args.compile_ms_max);
+    std::thread::Builder::new().name("slung-timeout".to_owned()).spawn(move || {
+        std::thread::sleep(timeout);
+        std::process::abort();
+    })?;
+    Ok(())
+}
+
 impl Compiler {
-    /// For that host, with those limits for each module.
-    pub(crate) fn new(host: HostOptions, limits: CompileLimits) -> Self {
-        Self { host, limits, turn: Mutex::default() }
+    /// For that host, with those limits for each module. Nothing is tried out any more, and what is being so ends, once `closed`
+    /// is true.
+    pub(crate) fn new(host: HostOptions, limits: CompileLimits, closed: Arc<AtomicBool>) -> Self {
+        Self { host, limits, turn: Mutex::default(), closed }
     }
 
     /// Tries a module out. Blocks, for as long as its limit says at most, and for those before it.
@@ -99,15 +118,21 @@ impl Compiler {
             });
             let status = self.wait(&mut child).map_err(failed);
             let said = said.join().unwrap_or_default();
+            if self.closed.load(Ordering::Relaxed) {
+                return Err("the server stops".to_owned());
+            }
             self.verdict(status?, said)
         })
     }
 
     fn command(&self, name: &str) -> std::io::Result<Command> {
         let mut command = Command::new(this_program()?);
-        command.args(["try-out", "--name", name]);
+        command.arg("try-out").arg(format!("--name={name}"));
         command.args(self.host.cache_dir.iter().flat_map(|dir| [OsStr::new("--cache"), dir.as_os_str()]));
+        let milliseconds = usize::try_from(self.limits.timeout.as_millis()).unwrap_or(usize::MAX);
         for (option, value) in [
+            // It is ended here before that.
+            ("--compile-ms-max", milliseconds.saturating_add(AFTER_TIMEOUT_MS)),
             ("--compile-bytes-max", self.limits.bytes_max),
             ("--wasm-stack-bytes-max", self.host.wasm_stack_bytes_max),
             ("--memory-bytes-max", self.host.memory_bytes_max),
@@ -116,6 +141,8 @@ impl Compiler {
         ] {
             command.args([option, &value.to_string()]);
         }
+        // Nothing of this process's secrets; few arenas, so that its address space is what it uses; no signal of this one's terminal.
+        command.env_clear().env("MALLOC_ARENA_MAX", "2").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         Ok(command)
     }
@@ -127,7 +154,7 @@ impl Compiler {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(status));
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || self.closed.load(Ordering::Relaxed) {
                 child.kill()?;
                 child.wait()?;
                 return Ok(None);
@@ -167,7 +194,7 @@ mod tests {
     #[test]
     fn what_became_of_the_other_process_is_told() {
         let status = |raw| Some(ExitStatus::from_raw(raw));
-        let compiler = Compiler::new(HostOptions::default(), CompileLimits::default());
+        let compiler = Compiler::new(HostOptions::default(), CompileLimits::default(), Arc::default());
         let verdict = |status, said: &str| compiler.verdict(status, said.to_owned());
         assert_eq!(verdict(status(0), ""), Ok(()));
         assert_eq!(verdict(status(1 << 8), "unknown import"), Err("unknown import".to_owned()));

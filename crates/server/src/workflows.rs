@@ -13,7 +13,7 @@ use crate::site::{Counted, ServerFeed};
 
 /// How a workflow is.
 pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
-    let Deployment { name, version, versions, state, trouble, sees_after, stats, feed, log: _ } = it;
+    let Deployment { name, configured, version, versions, state, trouble, sees_after, stats, feed, log: _ } = it;
     let Counted { merged, dropped, late, waiting } = feed.map_or_else(Counted::default, |feed| feed.counted());
     let (state, reason) = match state {
         Some(State::Running) => (WorkflowState::Running, None),
@@ -29,7 +29,7 @@ pub(crate) fn status(it: Deployment<ServerFeed>) -> WorkflowStatus {
         state,
         reason: reason.or(trouble),
         version,
-        configured: versions.is_empty(),
+        configured,
         sees_after,
         versions: versions.into_iter().rev().map(kept).collect(),
         uptime_ms: stats.uptime.map(|uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
@@ -117,7 +117,7 @@ pub(crate) fn log(log: Log, lines: usize, follow: bool) -> WorkflowLog {
             after = page.lines.last().map_or(after, |line| line.number);
             waiting.extend(page.lines.into_iter().map(entry));
             if waiting.is_empty() {
-                if !follow {
+                if !follow || log.has_ended() {
                     return None;
                 }
                 log.changed(after).await;

@@ -11,7 +11,7 @@ use slung_live::{HandleId, Subscriber};
 use slung_model::{Point, Query, Seq, SeriesKey};
 use slung_net::{HttpClient, Producers};
 use slung_store::Damage;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
@@ -64,16 +64,13 @@ pub(crate) struct WorkflowWorld {
     acquainted: Option<Acquainted>,
 }
 
-/// All live queries of one workflow; they end with it.
+/// Where the live queries of a workflow are registered. Those of its next life are at the same subscriber: each ends by itself, as
+/// the host frees it, or as nobody takes it.
 struct Subscription {
     engine: Arc<Engine>,
     subscriber: Arc<Subscriber>,
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.engine.remove(&self.subscriber);
-    }
+    /// Held by what reads history for it: where somebody has given up, the next one waits for its end.
+    reads: Arc<Semaphore>,
 }
 
 /// A live query that was registered, and ends unless somebody takes it: who asked for it may have given up meanwhile.
@@ -100,7 +97,8 @@ impl WorkflowWorld {
     /// Nothing is subscribed yet. Updates arrive at `subscriber`. Without `answers_anybody` only producers may be answered whose
     /// events were in one.
     pub(crate) fn new(name: String, around: Surroundings, subscriber: Arc<Subscriber>, answers_anybody: bool) -> Self {
-        let subscription = Arc::new(Subscription { engine: Arc::clone(&around.engine), subscriber });
+        let (engine, reads) = (Arc::clone(&around.engine), Arc::new(Semaphore::new(1)));
+        let subscription = Arc::new(Subscription { engine, subscriber, reads });
         let (warned_partial, warned_status) = (Warned::default(), Warned::default());
         Self {
             name,
@@ -147,8 +145,10 @@ impl World for WorkflowWorld {
         async move {
             let query = query?;
             let meant = query.clone();
+            let turn = Arc::clone(&subscription.reads).acquire_owned().await.map_err(refusal)?;
             // It may read from disk. The subscription is there as long as this runs, also when nobody waits for it any more.
             let subscribed = spawn_blocking(move || {
+                let _turn = turn;
                 let handle = engine.subscribe(&subscription.subscriber, &meant)?;
                 Ok::<_, slung_engine::Error>(Untaken { subscription, handle: Some(handle) })
             });
@@ -195,10 +195,13 @@ impl World for WorkflowWorld {
     fn history(&self, query: &str) -> BoxFuture<'_, Result<f64, Refusal>> {
         let query = Query::parse(query).map_err(refusal);
         let engine = Arc::clone(&self.around.engine);
+        let reads = Arc::clone(&self.subscription.reads);
         async move {
             let query = query?;
+            let turn = reads.acquire_owned().await.map_err(refusal)?;
             // It may read from disk.
             let (query, answer) = spawn_blocking(move || {
+                let _turn = turn;
                 let answer = engine.query(&query);
                 (query, answer)
             })
@@ -290,7 +293,8 @@ mod tests {
             producers: Producers::new(1_024, Memory::new(1 << 20), Arc::clone(&counters)),
             http: HttpClient::new(OutboundOptions::default(), counters),
         };
-        let world = WorkflowWorld::new("w".to_owned(), around, engine.subscriber(), false);
+        let subscriber = engine.subscriber();
+        let world = WorkflowWorld::new("w".to_owned(), around.clone(), Arc::clone(&subscriber), false);
         let handles = || engine.stats().live.handles;
         let until = |what: &dyn Fn() -> bool| {
             while !what() {
@@ -322,5 +326,19 @@ mod tests {
         drop(subscribing);
         settled();
         assert_eq!(handles(), 1);
+
+        // Given up by a life that has ended: the next one keeps what is its own.
+        let release = hold();
+        let mut subscribing = world.subscribe("temp:[]");
+        assert!(poll(&mut subscribing).is_pending());
+        drop(subscribing);
+        let ended = Arc::downgrade(&world.subscription);
+        drop(world);
+        let next = WorkflowWorld::new("w".to_owned(), around, Arc::clone(&subscriber), false);
+        let query = Query::parse("MAX:temp:[]").unwrap();
+        let handle = engine.subscribe(&next.subscription.subscriber, &query).unwrap();
+        drop(release);
+        until(&|| ended.strong_count() == 0);
+        assert!(engine.window_stats(handle).is_some(), "it is deaf");
     }
 }

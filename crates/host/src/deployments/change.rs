@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::versions::{Record, Version, digest};
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::check::LoadError;
 use crate::gate::Gate;
-use crate::log::{LogLevel, LogSource};
+use crate::log::{Log, LogLevel, LogSource};
 use crate::module::Module;
 use crate::restarts::Failures;
 use crate::stats::Stats;
@@ -24,7 +24,7 @@ const ENV_VARIABLES_MAX: usize = 64;
 const ENV_BYTES_MAX: usize = 16 * 1024;
 
 /// Of what a version has logged that failed before its first poll, so many lines are told to who deploys it.
-const FAILED_LINES_MAX: usize = 20;
+const FAILED_LINES_MAX: u64 = 20;
 
 impl<S: Site> Inner<S> {
     pub(super) async fn change(
@@ -165,6 +165,9 @@ impl<S: Site> Inner<S> {
         .await?;
         self.end(name).await;
         let gone = lock(&self.entries).remove(name);
+        if let Some(entry) = &gone {
+            entry.log.end();
+        }
         info!("workflow {name}: removed");
         gone.map(|entry| entry.show(name)).ok_or_else(|| DeployError::Failed("the host is closed".to_owned()))
     }
@@ -210,14 +213,15 @@ impl<S: Site> Inner<S> {
         module: &Module,
         env: &BTreeMap<String, String>,
     ) -> Result<Instance<S::Feed>, DeployError> {
-        let known = lock(&self.entries).get(name).and_then(|entry| Some(entry.log.as_ref()?.newest())).unwrap_or(0);
         let instance = self.launch(name, module, env, Gate::shut()).map_err(DeployError::Invalid)?;
         let longest = self.options.first_poll_timeout;
         let came = tokio::time::timeout(longest, instance.workflow.first_poll()).await.is_ok();
         match instance.workflow.state() {
             State::Failed(failure) => {
                 let mut why = format!("it failed before its first poll: {failure}");
-                let said = instance.workflow.log().lines(known, FAILED_LINES_MAX).lines;
+                // The latest: a version that runs beside it may say much in the same log.
+                let log = instance.workflow.log();
+                let said = log.lines(log.newest().saturating_sub(FAILED_LINES_MAX), usize::MAX).lines;
                 for line in said.iter().filter(|line| line.source != LogSource::Host || line.level == LogLevel::Warn) {
                     why.push_str("\n  ");
                     why.push_str(&line.text);
@@ -257,9 +261,13 @@ impl<S: Site> Inner<S> {
         };
         fresh.sees_after = self.site.switch(from.as_deref(), &fresh.feed);
         if let Some(before) = &before {
-            let took_all = before.workflow.drain(|| before.feed.has_waiting(), self.options.drain_timeout).await;
-            if !took_all {
-                warn!("workflow {name}: the version before has not taken all that waited for it in time; that is lost");
+            let longest = self.options.drain_timeout;
+            if !before.workflow.drain(|| before.feed.waiting() > 0, longest).await {
+                let (seconds, waiting) = (longest.as_secs_f64(), before.feed.waiting());
+                let text = format!(
+                    "the version before was ended in its work after {seconds} s: {waiting} updates that waited for it are lost"
+                );
+                fresh.workflow.journal.say(LogLevel::Warn, &text);
             }
         }
         let what = match &source {
@@ -277,13 +285,12 @@ impl<S: Site> Inner<S> {
             trouble: None,
             past: Stats::default(),
             feed: None,
-            log: None,
+            log: fresh.workflow.log(),
         });
         entry.past.go_on(&past);
         entry.source = source;
         entry.trouble = None;
         entry.feed = Some(Arc::clone(&fresh.feed));
-        entry.log = Some(fresh.workflow.log());
         entry.runs = Some(fresh);
         drop(entries);
         gate.let_through();
@@ -307,7 +314,6 @@ impl<S: Site> Inner<S> {
         info!("workflow {name}: started");
         if let Some(entry) = lock(&self.entries).get_mut(name) {
             entry.feed = Some(Arc::clone(&instance.feed));
-            entry.log = Some(instance.workflow.log());
             entry.runs = Some(instance);
         }
         Ok(())
@@ -327,12 +333,18 @@ impl<S: Site> Inner<S> {
             move || feed.world()
         };
         let failures = Failures::new(self.options.restarts.clone());
-        let log = lock(&self.entries).get(name).and_then(|entry| entry.log.clone());
+        let log = lock(&self.entries).get(name).map(|entry| entry.log.clone());
         let host = self.host.read().unwrap_or_else(PoisonError::into_inner);
         let host = host.as_ref().ok_or("the host is closed")?;
         let log = log.unwrap_or_else(|| host.log(name));
         let workflow = host.launch(module, options, log, world, Some(failures), gate);
         Ok(Instance { workflow, feed, sees_after: 0 })
+    }
+
+    /// A log for a workflow that is new; `None` once it is closed.
+    pub(super) fn log(&self, name: &str) -> Option<Log> {
+        let host = self.host.read().unwrap_or_else(PoisonError::into_inner);
+        host.as_ref().map(|host| host.log(name))
     }
 
     fn compile(&self, name: &str, module: &[u8]) -> Result<Module, String> {

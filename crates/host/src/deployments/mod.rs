@@ -4,6 +4,7 @@ mod change;
 mod versions;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -58,8 +59,8 @@ pub trait Feed: Send + Sync + 'static {
     /// The world of its next life.
     fn world(&self) -> Arc<dyn World>;
 
-    /// Whether something waits that was not taken.
-    fn has_waiting(&self) -> bool;
+    /// How much waits that was not taken.
+    fn waiting(&self) -> usize;
 }
 
 /// What can be set of all deployments.
@@ -71,7 +72,8 @@ pub struct DeployOptions {
     /// up then, and the one before it goes on.
     pub first_poll_timeout: Duration,
     /// How long the version before may take for what waits for it, while the new one is held back; by default 2 s: 1,024 updates
-    /// take milliseconds. What it has not taken then is lost, and counted in the log.
+    /// take milliseconds. What it has not taken then is lost, and the workflow's log says how much
+    /// that was.
     pub drain_timeout: Duration,
     /// Versions that are kept of each workflow; by default 10, at least 1.
     pub versions_max: usize,
@@ -110,7 +112,7 @@ pub enum DeployError {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DeployChange {
     /// Runs that module from now on, with that environment; in the place of another version, if there is one.
     Deploy {
@@ -129,12 +131,29 @@ pub enum DeployChange {
     Remove,
 }
 
+/// Without the values of the environment.
+impl fmt::Debug for DeployChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deploy { module, env } => {
+                f.debug_struct("Deploy").field("bytes", &module.len()).field("env", &env.keys()).finish()
+            }
+            Self::Rollback(to) => f.debug_tuple("Rollback").field(to).finish(),
+            Self::Stop => f.write_str("Stop"),
+            Self::Start => f.write_str("Start"),
+            Self::Remove => f.write_str("Remove"),
+        }
+    }
+}
+
 /// A workflow as it is at one moment.
 #[derive(Debug)]
 pub struct Deployment<F> {
     /// Its name.
     pub name: String,
-    /// The number of its version; `None` for a configured one.
+    /// Whether it is a configured one, which can be stopped and started only.
+    pub configured: bool,
+    /// The number of its version; `None` for a configured one, and where what is kept can't be read.
     pub version: Option<u64>,
     /// All versions that are kept, by number; none of a configured one.
     pub versions: Vec<Version>,
@@ -148,8 +167,8 @@ pub struct Deployment<F> {
     pub stats: Stats,
     /// The end of the stream that it has, or had last.
     pub feed: Option<Arc<F>>,
-    /// What all versions have logged since the host was started; `None` where none was started.
-    pub log: Option<Log>,
+    /// What all versions have logged since the host was started. It ends when the workflow is removed.
+    pub log: Log,
 }
 
 /// Workflows by name, in a host. Cloning it is cheap: all clones are the same. See the crate's documentation for an example.
@@ -186,8 +205,7 @@ struct Entry<F> {
     past: Stats,
     /// The last one that there was.
     feed: Option<Arc<F>>,
-    /// From the first version that was started on.
-    log: Option<Log>,
+    log: Log,
 }
 
 /// Where a workflow comes from.
@@ -228,18 +246,20 @@ impl<S: Site> Deployments<S> {
     pub fn open(host: Host, site: S, dir: PathBuf, options: DeployOptions) -> io::Result<Self> {
         let (versions, found) = Versions::open(dir)?;
         let entries = found.into_iter().map(|(name, record)| {
+            let log = host.log(&name);
             let (source, trouble) = match record {
                 Ok(record) => (Source::Deployed(record), None),
                 Err(why) => (Source::Unreadable(why.clone()), Some(why)),
             };
-            (name, Entry { source, runs: None, trouble, past: Stats::default(), feed: None, log: None })
+            (name, Entry { source, runs: None, trouble, past: Stats::default(), feed: None, log })
         });
+        let entries = entries.collect();
         Ok(Self(Arc::new(Inner {
             host: RwLock::new(Some(host)),
             site,
             versions,
             options,
-            entries: Mutex::new(entries.collect()),
+            entries: Mutex::new(entries),
             changing: Mutex::default(),
         })))
     }
@@ -248,7 +268,8 @@ impl<S: Site> Deployments<S> {
     /// deployed is left alone on disk.
     pub fn configure(&self, name: &str, module: Module, env: BTreeMap<String, String>) {
         let source = Source::Configured { module, env };
-        let entry = Entry { source, runs: None, trouble: None, past: Stats::default(), feed: None, log: None };
+        let Some(log) = self.0.log(name) else { return };
+        let entry = Entry { source, runs: None, trouble: None, past: Stats::default(), feed: None, log };
         if lock(&self.0.entries).insert(name.to_owned(), entry).is_some() {
             warn!(
                 "workflow {name}: what was deployed under that name does not run, as the configuration has one of it"
@@ -317,6 +338,7 @@ impl<F> Entry<F> {
         }
         Deployment {
             name: name.to_owned(),
+            configured: matches!(self.source, Source::Configured { .. }),
             version,
             versions,
             state: runs.map(|instance| instance.workflow.state()),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,7 +20,9 @@ const RECORD: &str = "deployment.json";
 const UNFINISHED: &str = ".tmp";
 
 /// One version of a deployed workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// [`Debug`](fmt::Debug) shows the names of its environment, and no values.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Version {
     /// From 1; never used again for another one of the same workflow.
@@ -32,6 +35,19 @@ pub struct Version {
     pub deployed_micros: i64,
     /// The environment that it was deployed with.
     pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, bytes, sha256, deployed_micros, env } = self;
+        f.debug_struct("Version")
+            .field("number", number)
+            .field("bytes", bytes)
+            .field("sha256", sha256)
+            .field("deployed_micros", deployed_micros)
+            .field("env", &env.keys())
+            .finish()
+    }
 }
 
 /// What is kept of a workflow.
@@ -101,22 +117,23 @@ impl Versions {
         for entry in entries {
             let entry = entry.map_err(at(&versions.dir))?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if !entry.file_type().map_err(at(&entry.path()))?.is_dir() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             let path = versions.record_path(&name);
             let record = match fs::read(&path) {
                 // It was being made, or taken away; or somebody else's.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    versions.discard(&name)?;
+                    left_over(&name, versions.discard(&name));
                     continue;
                 }
-                read => Record::decode(&read.map_err(at(&path))?).map_err(|why| format!("{}: {why}", path.display())),
+                Err(error) => Err(error.to_string()),
+                Ok(bytes) => Record::decode(&bytes),
             };
             if let Ok(record) = &record {
-                versions.sweep(&name, record)?;
+                left_over(&name, versions.sweep(&name, record));
             }
-            found.insert(name, record);
+            found.insert(name, record.map_err(|why| format!("{}: {why}", path.display())));
         }
         Ok((versions, found))
     }
@@ -127,7 +144,10 @@ impl Versions {
         if !dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at(&dir))?;
             sync(&self.dir)?;
-            self.dir.parent().map_or(Ok(()), sync)?;
+            // That of a relative path of one name is where the process is.
+            let parent =
+                self.dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+            parent.map_or(Ok(()), sync)?;
         }
         self.replace(&self.module_path(name, version.number), module)
     }
@@ -150,10 +170,7 @@ impl Versions {
         let mut text = serde_json::to_vec_pretty(record).expect("strings and numbers have a JSON form");
         text.push(b'\n');
         self.replace(&self.record_path(name), &text)?;
-        // They take space, and nothing else: the next start tries again.
-        if let Err(error) = self.sweep(name, record) {
-            tracing::warn!("workflow {name}: an old version can't be removed: {error}");
-        }
+        left_over(name, self.sweep(name, record));
         Ok(())
     }
 
@@ -162,9 +179,7 @@ impl Versions {
         let (dir, record) = (self.dir.join(name), self.record_path(name));
         fs::remove_file(&record).map_err(at(&record))?;
         sync(&dir)?;
-        if let Err(error) = self.discard(name) {
-            tracing::warn!("workflow {name}: what is left of it can't be removed: {error}");
-        }
+        left_over(name, self.discard(name));
         Ok(())
     }
 
@@ -273,6 +288,13 @@ fn copy(source: &Versions, target: &Versions, name: &str) -> io::Result<bool> {
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What can't be removed takes space, and nothing else: the next start tries again.
+fn left_over(name: &str, removed: io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!("workflow {name}: what is left over can't be removed: {error}");
+    }
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
@@ -394,6 +416,13 @@ mod tests {
             assert!(why.contains("deployment.json") && why.contains(expected), "{why}");
             assert!(dir.join("alert/1.wasm").exists());
         }
+        // Nor does one that can't be read at all keep the others from running.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        versions.put("other", &one, b"one").unwrap();
+        versions.commit("other", &Record::new(one)).unwrap();
+        let (_, found) = Versions::open(dir).unwrap();
+        assert!(found["alert"].is_err() && found["other"].is_ok());
     }
 
     /// The page on the format shows what this version writes.

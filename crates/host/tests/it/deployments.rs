@@ -40,8 +40,8 @@ impl Feed for End {
         Arc::clone(&self.fake) as Arc<dyn World>
     }
 
-    fn has_waiting(&self) -> bool {
-        self.fake.open().into_iter().any(|id| self.fake.has_waiting(id))
+    fn waiting(&self) -> usize {
+        self.fake.open().into_iter().filter(|id| self.fake.has_waiting(*id)).count()
     }
 }
 
@@ -384,7 +384,9 @@ fn a_configured_one_is_stopped_and_started_and_nothing_else() {
 #[test]
 fn one_change_at_a_time_and_each_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let setting = Setting::new(folder.path());
+    let first_poll_timeout = Duration::from_secs(2);
+    let deploy_options = DeployOptions { first_poll_timeout, ..DeployOptions::default() };
+    let setting = Setting::with(folder.path(), options(), deploy_options);
     setting.deploy(&echo(1)).unwrap();
     // It asks somebody before its first poll, who does not answer yet.
     let asks = guest(&format!(

@@ -103,7 +103,6 @@ async fn replace(times: u64) {
     let server = Server::start(&folder.path().join("data"), &["--config", config.to_str().unwrap()]);
     server.deploy_alert("alert", "temp:[]", 1_000);
     let mut producer = server.connect().await;
-    let addr = server.addr();
     let (done, mut is_done) = tokio::sync::watch::channel(false);
     let deploying = tokio::task::spawn_blocking(move || {
         let mut sees_after = vec![0];
@@ -143,7 +142,6 @@ async fn replace(times: u64) {
     assert_eq!(server.metric("slung_workflow_events_total"), sent as f64);
     assert_eq!(server.metric("slung_workflow_dropped_total"), 0.0);
     assert_eq!(server.metric("slung_live_handles"), 1.0);
-    let _ = addr;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,9 +184,18 @@ fn kill_in_the_middle(times: u32) {
             let _ = stream.write_all(&request);
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        std::thread::sleep(whole.mul_f64(1.25 * f64::from(time) / f64::from(times)));
+        let deploying = if time + 1 == times {
+            // The last one is done, however slow the machine is.
+            deploying.join().unwrap();
+            None
+        } else {
+            std::thread::sleep(whole.mul_f64(1.25 * f64::from(time) / f64::from(times)));
+            Some(deploying)
+        };
         server.kill();
-        deploying.join().unwrap();
+        if let Some(deploying) = deploying {
+            deploying.join().unwrap();
+        }
 
         let server = Server::start(&data, &[]);
         server.wait_until("a version runs", |server| server.status("alert")["state"] == "running");
@@ -289,4 +296,53 @@ fn the_data_directory_of_workflows_is_for_its_owner_alone() {
         std::fs::read_dir(data.join("cache")).unwrap().count() > 0,
         "what was compiled in the other process is there"
     );
+}
+
+/// A log that is followed has the lines of all versions, and ends with the workflow.
+#[test]
+fn a_followed_log_goes_on_over_versions_and_ends_with_the_workflow() {
+    use std::io::{BufRead, BufReader, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("data"), &[]);
+    server.deploy_alert("alert", "temp:[]", 10);
+    let mut stream = std::net::TcpStream::connect(server.addr()).unwrap();
+    stream.set_read_timeout(Some(crate::server::PATIENCE)).unwrap();
+    // HTTP/1.0 has no chunks.
+    stream.write_all(b"GET /api/v1/workflows/alert/log?follow=true HTTP/1.0\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut until = |text: &str| {
+        let found = lines.find(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no line has {text:?}"))
+    };
+    until("version 1 runs, and sees the events after number 0");
+    server.deploy_alert("alert", "temp:[]", 20);
+    until("version 2 runs");
+    server.change("POST", "alert/stop", b"");
+    until("\"text\":\"stopped\"");
+    server.change("DELETE", "alert", b"");
+    assert_eq!(lines.filter(|line| !line.is_empty()).count(), 0, "it ends");
+}
+
+/// The time that compiling takes is limited by the process that does it, too.
+#[test]
+fn what_takes_too_long_or_too_much_to_compile_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("slung.toml");
+    std::fs::write(&config, "[host]\ncompile_timeout = \"300ms\"\ncompile_memory_max = \"512MiB\"\n").unwrap();
+    let server = Server::start(&folder.path().join("data"), &["--config", config.to_str().unwrap()]);
+    // Each loop lies in the one before: 60 KB that keep the compiler busy for half a minute.
+    let (begin, end) = ("(loop ".repeat(20_000), ")".repeat(20_000));
+    let nested = wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1)
+            (func (export "allocate") (param i32) (result i32) (i32.const 0))
+            (func (export "deallocate") (param i32))
+            (func (export "call") (result i32) (i32.const 0))
+            (func {begin}{end}))"#
+    ));
+    let nested = nested.unwrap();
+    let (status, said) = server.change("PUT", "-nasty", &nested);
+    assert_eq!(status, 422, "{said}");
+    let said = said["error"]["message"].as_str().unwrap();
+    assert!(said.contains("longer to compile than 0.3 s (`compile_timeout`)"), "{said}");
+    assert_eq!(server.get("/api/v1/workflows").0, 200);
 }
