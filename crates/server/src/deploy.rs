@@ -100,7 +100,7 @@ mod tests {
         (status.state, status.reason) = (WorkflowState::Stopped, Some("by a client\u{7}".to_owned()));
         assert_eq!(running(&status), "alert: stopped, version 2 (by a client\\u{7})");
         status = WorkflowStatus { name: "a".to_owned(), ..WorkflowStatus::default() };
-        assert_eq!(running(&status), "a: starting");
+        assert_eq!(running(&status), "a: running");
     }
 
     #[test]

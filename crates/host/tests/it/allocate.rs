@@ -80,7 +80,7 @@ fn growing() {
     let ended = fetch(&allocator("(i32.mul (memory.grow (i32.const 1)) (i32.const 65536))"));
     // 2 pages at first: data at 2, Region at 3, data at 4, Region at 5.
     assert_eq!(ended.said, [3 * 65_536, 9, 5 * 65_536, 9]);
-    assert_eq!(ended.stats.memory_bytes, 6 * 65_536);
+    assert_eq!(ended.stats.memory_bytes_max, 6 * 65_536);
     let expected = crate::fake::Asked::Ws(9, b"response".to_vec());
     assert_eq!(ended.world.asked().iter().filter(|asked| **asked == expected).count(), 2);
 }

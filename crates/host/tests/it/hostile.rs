@@ -62,7 +62,7 @@ fn counted(stats: &Stats, what: &str) -> u64 {
     match what {
         "events" => stats.events,
         "sleeps" => stats.sleeps,
-        "memory bytes" => stats.memory_bytes,
+        "memory bytes" => stats.memory_bytes_max,
         "writes refused" => stats.writes_refused,
         "requests refused" => stats.http_calls_refused,
         "log lines dropped" => stats.log_lines_dropped,

@@ -33,7 +33,7 @@ fn memory_up_to_the_limit() {
             (i32.const 0))"#,
     ));
     assert_eq!(ended.said, [u64::from(u32::MAX), 2, u64::from(u32::MAX)], "too much, just enough, too much");
-    assert_eq!((ended.state, ended.stats.memory_bytes), (State::Done, 64 << 20));
+    assert_eq!((ended.state, ended.stats.memory_bytes_max), (State::Done, 64 << 20));
 }
 
 /// Growing for ever ends at the limit, and touching all of it takes no more than that.
