@@ -78,6 +78,14 @@ pub fn process_memory_bytes(pid: u32) -> io::Result<u64> {
     Ok(field(&format!("/proc/{pid}/status"), "VmRSS:")? << 10)
 }
 
+/// The memory that another process has now, bytes, with a page that it maps many times, as the image of a module, counted once.
+///
+/// # Errors
+/// As [`process_cpu`].
+pub fn process_proportional_bytes(pid: u32) -> io::Result<u64> {
+    Ok(field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? << 10)
+}
+
 /// The most memory that another process had so far, bytes.
 ///
 /// # Errors

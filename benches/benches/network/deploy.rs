@@ -124,7 +124,7 @@ pub(crate) fn parked(setting: &Setting, count: usize) -> Result<()> {
         let (before, begin) = (server.cpu()?, Instant::now());
         thread::sleep(watched);
         let share = (server.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
-        told.push((server.memory()?.0, share));
+        told.push((server.proportional_memory()?, share));
         server.kill()?;
     }
     let [(bare, bare_share), (all, share)] = told[..] else { return Err("there are two".into()) };

@@ -62,6 +62,11 @@ impl Process {
         Ok((cost::process_memory_bytes(self.child.id())?, cost::process_memory_peak_bytes(self.child.id())?))
     }
 
+    /// The memory that it has, pages that it shares with itself counted once, bytes.
+    pub(crate) fn proportional_memory(&self) -> Result<u64> {
+        Ok(cost::process_proportional_bytes(self.child.id())?)
+    }
+
     /// Ends it as a power cut would, as far as the process goes.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
