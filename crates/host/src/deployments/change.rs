@@ -270,12 +270,7 @@ impl<S: Site> Inner<S> {
                 fresh.workflow.journal.say(LogLevel::Warn, &text);
             }
         }
-        let what = match &source {
-            Source::Deployed(Record { current, .. }) => format!("version {current} runs"),
-            _ => "it runs".to_owned(),
-        };
-        let text = format!("{what}, and sees the events after number {}", fresh.sees_after);
-        fresh.workflow.journal.say(LogLevel::Info, &text);
+        fresh.announce(&source);
         let gate = Arc::clone(&fresh.workflow.gate);
         let mut entries = lock(&self.entries);
         let past = before.map_or_else(Stats::default, |before| before.workflow.stats());
@@ -299,19 +294,19 @@ impl<S: Site> Inner<S> {
 
     /// Starts what is to run when the process starts, without waiting for it.
     pub(super) fn start_again(&self, name: &str) -> Result<(), String> {
-        let source = lock(&self.entries).get(name).map(|entry| entry.source.clone());
-        let (module, env) = match source {
-            Some(Source::Configured { module, env }) => (module, env),
-            Some(Source::Deployed(record)) if record.runs => {
+        let Some(source) = lock(&self.entries).get(name).map(|entry| entry.source.clone()) else { return Ok(()) };
+        let (module, env) = match &source {
+            Source::Configured { module, env } => (module.clone(), env),
+            Source::Deployed(record) if record.runs => {
                 let version = record.version(record.current).expect("a record has its current version");
-                (self.compile_kept(name, version)?, version.env.clone())
+                (self.compile_kept(name, version)?, &version.env)
             }
-            Some(Source::Unreadable(why)) => return Err(why),
-            Some(Source::Deployed(_)) | None => return Ok(()),
+            Source::Unreadable(why) => return Err(why.clone()),
+            Source::Deployed(_) => return Ok(()),
         };
-        let mut instance = self.launch(name, &module, &env, Gate::open())?;
+        let mut instance = self.launch(name, &module, env, Gate::open())?;
         instance.sees_after = self.site.switch(None, &instance.feed);
-        info!("workflow {name}: started");
+        instance.announce(&source);
         if let Some(entry) = lock(&self.entries).get_mut(name) {
             entry.feed = Some(Arc::clone(&instance.feed));
             entry.runs = Some(instance);
@@ -366,6 +361,18 @@ impl<S: Site> Inner<S> {
         let (inner, name) = (Arc::clone(self), name.to_owned());
         let done = spawn_blocking(move || work(&inner, &name)).await;
         done.map_err(|panicked| DeployError::Failed(panicked.to_string()))?
+    }
+}
+
+impl<F> Instance<F> {
+    /// Says in its log that it runs.
+    fn announce(&self, source: &Source) {
+        let what = match source {
+            Source::Deployed(Record { current, .. }) => format!("version {current} runs"),
+            Source::Unreadable(_) | Source::Configured { .. } => "it runs".to_owned(),
+        };
+        let text = format!("{what}, and sees the events after number {}", self.sees_after);
+        self.workflow.journal.say(LogLevel::Info, &text);
     }
 }
 
