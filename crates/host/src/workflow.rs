@@ -159,13 +159,15 @@ impl Workflow {
         }
     }
 
-    /// Lets it take what waits for it, and ends it then, or after that time. Nothing may arrive for it any more. Answers
-    /// whether it has come to its end with all of it.
-    pub(crate) async fn drain(&self, waits: impl Fn() -> bool, longest: Duration) -> bool {
+    /// Lets it take what waits for it, and ends it then, or after that time. Nothing may arrive for it any more.
+    ///
+    /// # Errors
+    /// It was ended in its work, and so much waited still.
+    pub(crate) async fn drain(&self, waiting: impl Fn() -> usize, longest: Duration) -> Result<(), usize> {
         self.gate.close();
         let until = tokio::time::Instant::now() + longest;
         let mut pause = DRAIN_PAUSE_MIN;
-        let through = loop {
+        let drained = loop {
             let is_over = match self.state() {
                 State::Running => false,
                 // It has failed, and begins with nothing when its pause is over.
@@ -173,11 +175,12 @@ impl Workflow {
                 ended => ended.is_final(),
             };
             // Asleep, it would stay so for up to a second. In this order: it wakes before it takes something.
-            if is_over || (!waits() && self.counters.asleep.get() != 0) {
-                break true;
+            if is_over || (waiting() == 0 && self.counters.asleep.get() != 0) {
+                break Ok(());
             }
             if tokio::time::Instant::now() >= until {
-                break false;
+                // Its queues end with it.
+                break Err(waiting());
             }
             // Its end is seen at once; that it has gone to sleep, at the next look.
             let _ = tokio::time::timeout(pause, self.wait()).await;
@@ -185,7 +188,7 @@ impl Workflow {
         };
         self.stop();
         self.wait().await;
-        through && !waits()
+        drained
     }
 
     /// Waits until it has ended, and says how. By then its instance and its [`World`](crate::World) are dropped and its

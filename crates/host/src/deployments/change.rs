@@ -262,8 +262,8 @@ impl<S: Site> Inner<S> {
         fresh.sees_after = self.site.switch(from.as_deref(), &fresh.feed);
         if let Some(before) = &before {
             let longest = self.options.drain_timeout;
-            if !before.workflow.drain(|| before.feed.waiting() > 0, longest).await {
-                let (seconds, waiting) = (longest.as_secs_f64(), before.feed.waiting());
+            if let Err(waiting) = before.workflow.drain(|| before.feed.waiting(), longest).await {
+                let seconds = longest.as_secs_f64();
                 let text = format!(
                     "the version before was ended in its work after {seconds} s: {waiting} updates that waited for it are lost"
                 );

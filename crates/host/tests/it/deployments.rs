@@ -202,6 +202,9 @@ fn a_version_that_does_not_come_back_is_ended() {
     let second = setting.deploy(&echo(2)).unwrap();
     assert_eq!((second.version, second.state), (Some(2), Some(State::Running)));
     assert!(setting.place.feed(0).open().is_empty());
+    let log = second.log.lines(0, usize::MAX).lines;
+    let lost = "was ended in its work after 0.05 s: 1 updates that waited for it are lost";
+    assert!(log.iter().any(|line| line.text.contains(lost)), "{log:?}");
 }
 
 #[test]
