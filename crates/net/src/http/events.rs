@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{Either, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Request, Response, StatusCode};
 use slung_model::{Seq, SeriesId};
@@ -13,12 +13,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::batch::{Batch, Rules};
-use super::buffer::Buffer;
 use super::error::{ErrorCode, Failure};
 use super::parameters::Parameters;
 use super::query::refuse_web_page;
 use super::upgrade::list;
-use super::{Answer, in_time, next_data, too_big};
+use super::{Answer, in_time, read_body};
 use crate::backend::{Backend, WriteRefused};
 use crate::server::Shared;
 use crate::stats::add;
@@ -61,7 +60,9 @@ pub(super) async fn take(shared: &Shared, mut request: Request<Incoming>) -> Res
     refuse_web_page(&request, "a write").map_err(Failure::last)?;
     Parameters::parse(request.uri().query().unwrap_or_default(), &[]).map_err(Failure::last)?;
     let is_gzip = is_gzip(request.headers()).map_err(Failure::last)?;
-    let body = in_time(shared, read(shared, request.body_mut())).await?;
+    let bytes_max = shared.options.body_bytes_max;
+    let refusal = || format!("the body is larger than {bytes_max} bytes: send fewer events at once");
+    let body = in_time(shared, read_body(shared, request.body_mut(), bytes_max, refusal)).await?;
     add(&shared.counters.http_event_bytes, body.bytes().len() as u64);
 
     let (backend, memory) = (Arc::clone(&shared.backend), shared.producers.memory().clone());
@@ -97,21 +98,6 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Failure> {
         }
     }
     Ok(is_gzip)
-}
-
-async fn read(shared: &Shared, body: &mut Incoming) -> Result<Buffer, Failure> {
-    let bytes_max = shared.options.body_bytes_max;
-    let too_big = || too_big(format!("the body is larger than {bytes_max} bytes: send fewer events at once"));
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_big());
-    }
-    let mut buffer = Buffer::new(shared.producers.memory(), bytes_max);
-    while let Some(data) = next_data(body).await? {
-        if !buffer.push(&data).map_err(Failure::last)? {
-            return Err(too_big());
-        }
-    }
-    Ok(buffer)
 }
 
 /// Does it here where it is short, so that nothing long holds up what else is served on this thread.

@@ -22,6 +22,7 @@ use serde::Serialize;
 use slung_model::TimeRange;
 use tokio::sync::watch;
 
+use self::buffer::Buffer;
 pub use self::error::ErrorCode;
 use self::error::Failure;
 pub(crate) use self::events::Stamps;
@@ -193,6 +194,25 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
         }
     }
     Ok(None)
+}
+
+/// The whole body, whose memory counts as in flight; `refusal` says what it is told that is larger.
+async fn read_body(
+    shared: &Shared,
+    body: &mut Incoming,
+    bytes_max: usize,
+    refusal: impl Fn() -> String,
+) -> Result<Buffer, Failure> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_big(refusal()));
+    }
+    let mut buffer = Buffer::new(shared.producers.memory(), bytes_max);
+    while let Some(data) = next_data(body).await? {
+        if !buffer.push(&data).map_err(Failure::last)? {
+            return Err(too_big(refusal()));
+        }
+    }
+    Ok(buffer)
 }
 
 async fn in_time<T>(shared: &Shared, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

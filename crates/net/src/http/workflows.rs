@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{Either, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
@@ -16,7 +15,7 @@ use super::error::{ErrorCode, Failure};
 use super::live::place;
 use super::parameters::Parameters;
 use super::query::refuse_web_page;
-use super::{Answer, in_time, json, last, next_data, too_big, with};
+use super::{Answer, in_time, json, last, read_body, with};
 use crate::live::Streamed;
 use crate::server::Shared;
 use crate::stats::Route;
@@ -61,8 +60,10 @@ pub(super) fn show(shared: &Shared, request: &Request<Incoming>) -> Result<Answe
 pub(super) async fn deploy(shared: &Shared, mut request: Request<Incoming>) -> Result<Answer, Failure> {
     // Whoever is refused here may not have sent all: the connection ends with the answer.
     let (name, env) = deployment(&request).map_err(Failure::last)?;
-    let module = in_time(shared, read_module(shared, request.body_mut())).await?;
-    change(shared, name, WorkflowChange::Deploy { module, env }).await
+    let bytes_max = shared.options.module_bytes_max;
+    let refusal = || format!("the module is larger than {bytes_max} bytes (module_max)");
+    let module = in_time(shared, read_body(shared, request.body_mut(), bytes_max, refusal)).await?;
+    change(shared, name, WorkflowChange::Deploy { module: module.into_body(), env }).await
 }
 
 /// What is deployed as what, with which environment: all that is wrong with either.
@@ -85,21 +86,6 @@ fn deployment(request: &Request<Incoming>) -> Result<(String, Vec<(String, Strin
     }
     let listed: String = wrong.iter().map(|what| format!("\n- {what}")).collect();
     Err(WorkflowRefused::Invalid(format!("this can't be deployed{listed}")).into())
-}
-
-async fn read_module(shared: &Shared, body: &mut Incoming) -> Result<Bytes, Failure> {
-    let bytes_max = shared.options.module_bytes_max;
-    let too_big = || too_big(format!("the module is larger than {bytes_max} bytes (module_max)"));
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_big());
-    }
-    let mut buffer = Buffer::new(shared.producers.memory(), bytes_max);
-    while let Some(data) = next_data(body).await? {
-        if !buffer.push(&data).map_err(Failure::last)? {
-            return Err(too_big());
-        }
-    }
-    Ok(buffer.into_body())
 }
 
 /// Answers `DELETE /api/v1/workflows/{name}`, and what is posted below that.
